@@ -1,0 +1,231 @@
+"""conv, conv1d, conv2d, conv3d: checks, then eq. 2 with the seed's boxed pipelines as its VJP."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.custom_derivatives import SymbolicZero
+from jax.typing import DTypeLike
+
+from jaxconv import formulas
+from jaxconv.convolution import Convolution
+from jaxconv.engines import materialise as engine
+from jaxconv.shapes import Bias, Input, Output, Weight
+from jaxconv.unfold import accumulator, inexact_array, with_batch
+from jaxconv.window import Padding, integer, make_window
+
+
+def conv(
+    input: Input,
+    weight: Weight,
+    bias: Bias | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    *,
+    precision: Any = None,
+    preferred_element_type: DTypeLike | None = None,
+) -> Output:
+    """Convolution over any number of spatial axes, `weight.ndim - 2` of them.
+
+    Unfolds the input and multiplies by the weight (eqs. 1 and 2 of `some-formulae.md`; a cross-correlation, as in every
+    deep-learning library). Its gradients are the seed's pipelines around eqs. 3, 4 and 5, registered with
+    `jax.custom_vjp`; one that is not asked for is not computed. Signature and results are those of
+    `torch.nn.functional.conv1d`, `conv2d` and `conv3d`.
+
+    Args:
+        input: `(N, C_in, *spatial)`, or `(C_in, *spatial)` without a batch; floating or complex.
+        weight: `(C_out, C_in/groups, *kernel)`, of the input's dtype.
+        bias: `(C_out,)`, of the input's dtype, or None for none.
+        stride: distance between windows, an int or one an axis.
+        padding: cells of zeros around the input: an int, one an axis, a `(low, high)` pair an axis, `"valid"` (none), or
+            `"same"` (keeps the size, the odd cell on the high side; stride 1 only).
+        dilation: distance between taps, an int or one an axis.
+        groups: blocks of channels that do not see each other; divides C_in and C_out.
+        precision: of the products, as in `jax.lax.dot_general`.
+        preferred_element_type: dtype to accumulate and to return in, as in `jax.lax.dot_general`. By default the
+            result has the input's dtype and sums are carried in float32 at least, rounded once.
+
+    Returns:
+        O, `(N, C_out, *out_spatial)` or `(C_out, *out_spatial)`, with
+        `out = (low + size + high - dilation * (kernel - 1) - 1) // stride + 1` on each axis.
+
+    Raises:
+        TypeError: an argument is no floating or complex array, dtypes differ, a size is not an integer, or
+            `preferred_element_type` is of another kind than the input.
+        ValueError: a wrong rank, channels or groups that do not match, a size below 1, a negative padding, `"same"` with
+            a stride, a kernel larger than the padded input, a `preferred_element_type` narrower than the input.
+    """
+    weight = inexact_array("weight", weight)
+    if weight.ndim < 3:
+        raise ValueError(
+            f"`weight` must be (C_out, C_in/groups, *kernel) with at least one kernel axis, got shape {weight.shape}"
+        )
+    input, batched = with_batch("input", input, weight.ndim - 2)
+    bias = None if bias is None else inexact_array("bias", bias)
+    groups = integer("groups", groups, 1)
+    _check_channels(input, weight, bias, groups)
+    _check_dtypes(input, weight, bias)
+    result = _result_dtype(input.dtype, preferred_element_type)
+    window = make_window(weight.shape[2:], stride, padding, dilation, weight.ndim - 2)
+    window.output_size(input.shape[2:])
+    convolution = Convolution(window, input.shape[2:], groups, precision, result, accumulator(result))
+    output = _compiled_convolve(convolution, input, weight, bias)
+    return output if batched else output[0]
+
+
+def conv1d(
+    input: Input,
+    weight: Weight,
+    bias: Bias | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    *,
+    precision: Any = None,
+    preferred_element_type: DTypeLike | None = None,
+) -> Output:
+    """`conv` over one spatial axis, with the signature of `torch.nn.functional.conv1d`.
+
+    Arguments, results and errors are those of `conv`, for `input` `(N, C_in, width)` or `(C_in, width)` and
+    `weight` `(C_out, C_in/groups, kernel_width)`.
+    """
+    _check_rank("conv1d", weight, 1)
+    options = {"precision": precision, "preferred_element_type": preferred_element_type}
+    return conv(input, weight, bias, stride, padding, dilation, groups, **options)
+
+
+def conv2d(
+    input: Input,
+    weight: Weight,
+    bias: Bias | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    *,
+    precision: Any = None,
+    preferred_element_type: DTypeLike | None = None,
+) -> Output:
+    """`conv` over two spatial axes, with the signature of `torch.nn.functional.conv2d`.
+
+    Arguments, results and errors are those of `conv`, for `input` `(N, C_in, height, width)` or `(C_in, height, width)` and
+    `weight` `(C_out, C_in/groups, kernel_height, kernel_width)`.
+    """
+    _check_rank("conv2d", weight, 2)
+    options = {"precision": precision, "preferred_element_type": preferred_element_type}
+    return conv(input, weight, bias, stride, padding, dilation, groups, **options)
+
+
+def conv3d(
+    input: Input,
+    weight: Weight,
+    bias: Bias | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    *,
+    precision: Any = None,
+    preferred_element_type: DTypeLike | None = None,
+) -> Output:
+    """`conv` over three spatial axes, with the signature of `torch.nn.functional.conv3d`.
+
+    Arguments, results and errors are those of `conv`, for `input` `(N, C_in, depth, height, width)` or `(C_in, depth, height, width)` and
+    `weight` `(C_out, C_in/groups, *kernel)`.
+    """
+    _check_rank("conv3d", weight, 3)
+    options = {"precision": precision, "preferred_element_type": preferred_element_type}
+    return conv(input, weight, bias, stride, padding, dilation, groups, **options)
+
+
+def _convolve_primal(conv: Convolution, input: Array, weight: Array, bias: Array | None) -> Array:
+    return engine.output(conv, input, weight, bias)
+
+
+def _convolve_forward(conv: Convolution, input: Any, weight: Any, bias: Any) -> tuple[Array, tuple]:
+    """The output, and of the arguments only what the gradients that somebody asked for will need.
+
+    Calls the engine and not `_convolve`: jax.hessian differentiates this rule forwards, which a custom_vjp refuses.
+    """
+    output = engine.output(conv, input.value, weight.value, None if bias is None else bias.value)
+    for_input = weight.value if input.perturbed else None
+    for_weight = input.value if weight.perturbed else None
+    for_bias = bias.value if bias is not None and bias.perturbed else None
+    return output, (for_input, for_weight, for_bias)
+
+
+def _convolve_backward(conv: Convolution, residuals: tuple, cotangent: Any) -> tuple:
+    """The seed's three boxed pipelines; None, which JAX reads as zero, where nobody asked."""
+    if isinstance(cotangent, SymbolicZero):
+        return None, None, None
+    weight, input, bias = residuals
+    return (
+        None if weight is None else engine.input_gradient(conv, weight, cotangent),
+        None if input is None else engine.weight_gradient(conv, input, cotangent),
+        None if bias is None else _bias_gradient(conv, bias, cotangent),
+    )
+
+
+def _bias_gradient(conv: Convolution, bias: Array, cotangent: Array) -> Array:
+    """The third boxed pipeline: view, eq. 5."""
+    flat = cotangent.reshape(*cotangent.shape[:2], -1)
+    return formulas.bias_gradient(flat, preferred_element_type=conv.accumulate).astype(bias.dtype)
+
+
+_convolve = jax.custom_vjp(_convolve_primal, nondiff_argnums=(0,))
+_convolve.defvjp(_convolve_forward, _convolve_backward, symbolic_zeros=True)
+
+# A call outside jit is then one compiled program and not a dispatch an operation; inside jit it vanishes.
+_compiled_convolve = jax.jit(_convolve, static_argnums=0, inline=True)
+
+
+def _check_rank(name: str, weight: Any, rank: int) -> None:
+    shape = inexact_array("weight", weight).shape
+    if len(shape) != rank + 2:
+        raise ValueError(
+            f"`weight` of {name} must have {rank + 2} axes (C_out, C_in/groups, *kernel), got shape {shape}"
+        )
+
+
+def _check_channels(input: Array, weight: Array, bias: Array | None, groups: int) -> None:
+    out_channels, group_channels = weight.shape[:2]
+    if 0 in weight.shape:
+        raise ValueError(f"`weight` must have no empty axis, got shape {weight.shape}")
+    if out_channels % groups:
+        raise ValueError(f"`groups` must divide the {out_channels} output channels of `weight`, got groups={groups}")
+    if input.shape[1] % groups:
+        raise ValueError(f"`groups` must divide the {input.shape[1]} channels of `input`, got groups={groups}")
+    if input.shape[1] != group_channels * groups:
+        raise ValueError(
+            f"`input` must have {group_channels * groups} channels (weight.shape[1] = {group_channels} times "
+            f"groups = {groups}), got {input.shape[1]}"
+        )
+    if bias is not None and bias.shape != (out_channels,):
+        raise ValueError(f"`bias` must have shape {(out_channels,)}, one entry an output channel, got {bias.shape}")
+
+
+def _check_dtypes(input: Array, weight: Array, bias: Array | None) -> None:
+    for argument, array in (("weight", weight), ("bias", bias)):
+        if array is not None and array.dtype != input.dtype:
+            raise TypeError(f"`{argument}` must have the dtype of `input`, {input.dtype}, got {array.dtype}")
+
+
+def _result_dtype(dtype: Any, preferred: Any) -> Any:
+    """The output's dtype: the input's, or `preferred_element_type` where it can hold that."""
+    if preferred is None:
+        return dtype
+    try:
+        result = jax.dtypes.canonicalize_dtype(preferred)
+    except TypeError as error:
+        raise TypeError(f"`preferred_element_type` must be a dtype, got {preferred!r}") from error
+    kind = jnp.complexfloating if jnp.issubdtype(dtype, jnp.complexfloating) else jnp.floating
+    if not jnp.issubdtype(result, kind):
+        raise TypeError(f"`preferred_element_type` must be of the kind of the input's {dtype}, got {result}")
+    if jnp.promote_types(dtype, result) != result:
+        raise ValueError(f"`preferred_element_type` must be no narrower than the input's {dtype}, got {result}")
+    return result

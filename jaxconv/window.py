@@ -1,0 +1,146 @@
+"""Index arithmetic of a sliding window, in plain integers.
+
+A window reads, for output position `l` and kernel position (tap) `k` of one axis, the input position
+
+    stride * l + dilation * k - low        (zero where that falls outside the input)
+
+which is the unfolding of the seed's section 1 written out. Nothing here touches an array, so every size is known
+and every mistake is reported before JAX begins to trace.
+"""
+
+import math
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Kernel size, stride, padding `(low, high)` and dilation of every spatial axis: static and hashable."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+
+    @property
+    def rank(self) -> int:
+        """Number of spatial axes."""
+        return len(self.kernel)
+
+    @property
+    def taps(self) -> int:
+        """Number of kernel positions, all axes together."""
+        return math.prod(self.kernel)
+
+    def extent(self, axis: int) -> int:
+        """Input cells from the first tap to the last, both included."""
+        return self.dilation[axis] * (self.kernel[axis] - 1) + 1
+
+    def output_size(self, spatial: Sequence[int], argument: str = "input") -> tuple[int, ...]:
+        """Output positions on every axis of an input of `spatial` size.
+
+        Raises:
+            ValueError: where the window does not fit into the padded input, naming `argument` and the axis.
+        """
+        sizes = []
+        for axis, size in enumerate(spatial):
+            low, high = self.padding[axis]
+            room = low + size + high - self.extent(axis)
+            if room < 0:
+                raise ValueError(
+                    f"`{argument}` is too small for the kernel on spatial axis {axis}: expected at least "
+                    f"{self.extent(axis)} cells (kernel size {self.kernel[axis]}, dilation {self.dilation[axis]}), "
+                    f"got {low + size + high} (size {size}, padding {(low, high)})"
+                )
+            sizes.append(room // self.stride[axis] + 1)
+        return tuple(sizes)
+
+
+def integer(argument: str, value: Any, minimum: int) -> int:
+    """`value` as a plain int that is at least `minimum`, or an error that names `argument`."""
+    if isinstance(value, bool):
+        raise TypeError(f"`{argument}` must be made of integers, got {value!r}")
+    try:
+        number = operator.index(value)
+    except Exception as error:  # a traced value refuses with an error of JAX's own
+        raise TypeError(f"`{argument}` must be made of integers that are known at trace time, got {value!r}") from error
+    if number < minimum:
+        raise ValueError(f"`{argument}` must be at least {minimum}, got {number}")
+    return number
+
+
+def is_sequence(value: Any) -> bool:
+    """Whether `value` lists one entry an axis (a list, a tuple, an integer array of one axis)."""
+    return not isinstance(value, str) and (isinstance(value, Sequence) or getattr(value, "ndim", 0) == 1)
+
+
+def per_axis(argument: str, value: Any, rank: int, minimum: int) -> tuple[int, ...]:
+    """One integer an axis, from one for all of them (also written as a sequence of one) or a sequence with one each."""
+    if not is_sequence(value):
+        return (integer(argument, value, minimum),) * rank
+    entries = tuple(integer(argument, entry, minimum) for entry in value)
+    if len(entries) == 1:
+        return entries * rank
+    if len(entries) != rank:
+        raise ValueError(
+            f"`{argument}` must be an integer or have one entry for each of the {rank} spatial axes, "
+            f"got {len(entries)} entries: {tuple(value)}"
+        )
+    return entries
+
+
+def padding_pairs(
+    padding: Padding, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
+) -> tuple[tuple[int, int], ...]:
+    """The cells of zeros `(low, high)` on every axis that `padding` stands for.
+
+    `padding` is an int for all axes, one int an axis, one `(low, high)` pair an axis, `"valid"` (none), or `"same"`:
+    as many as keep the size at stride 1, the odd one on the high side, as in torch.
+    """
+    rank = len(kernel)
+    if isinstance(padding, str):
+        if padding == "valid":
+            return ((0, 0),) * rank
+        if padding != "same":
+            raise ValueError(f'`padding` as a string must be "valid" or "same", got {padding!r}')
+        if any(step != 1 for step in stride):
+            raise ValueError(f'`padding="same"` needs stride 1 on every axis, got stride={stride}')
+        total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+        return tuple((cells // 2, cells - cells // 2) for cells in total)
+    if is_sequence(padding) and any(is_sequence(entry) for entry in padding):  # type: ignore[union-attr]
+        entries = tuple(padding)  # type: ignore[arg-type]
+        if len(entries) != rank or any(not is_sequence(entry) or len(entry) != 2 for entry in entries):
+            raise ValueError(
+                f"`padding` as pairs must be one (low, high) for each of the {rank} spatial axes, got {padding!r}"
+            )
+        return tuple((integer("padding", low, 0), integer("padding", high, 0)) for low, high in entries)
+    return tuple((cells, cells) for cells in per_axis("padding", padding, rank, 0))
+
+
+def make_window(kernel_size: Any, stride: Any, padding: Padding, dilation: Any, rank: int) -> Window:
+    """A window of `rank` axes from arguments as a caller writes them.
+
+    Raises:
+        TypeError: an entry is not an integer.
+        ValueError: a kernel size, stride or dilation below 1, a negative padding, a wrong number of entries.
+    """
+    kernel = per_axis("kernel_size", kernel_size, rank, 1)
+    strides = per_axis("stride", stride, rank, 1)
+    dilations = per_axis("dilation", dilation, rank, 1)
+    return Window(kernel, strides, padding_pairs(padding, kernel, strides, dilations), dilations)
+
+
+def agreed_rank(default: int, **arguments: Any) -> int:
+    """Number of spatial axes that the sequences among `arguments` agree on; `default` where all are single ints."""
+    lengths = {name: len(value) for name, value in arguments.items() if is_sequence(value)}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        raise ValueError(f"the arguments must agree on the number of spatial axes: {told}")
+    rank = next(iter(lengths.values()), default)
+    if rank < 1:
+        raise ValueError(f"`{next(iter(lengths))}` must have at least one entry, got none")
+    return rank
