@@ -81,8 +81,8 @@ def _print_rows(console, rows: "list[Row]", seconds: float) -> None:
     agreeing = sum(row.agrees for row in rows)
     console.print(table)
     console.print(
-        "O, ∂I, ∂W, ∂B: the largest difference of the output and of the gradients of input, weight and bias, in units of "
-        "float32 rounding (2⁻²⁴) of the largest entry. ms: one forward and backward pass, compiled, median.",
+        "O, ∂I, ∂W, ∂B: the largest difference of the output and of the gradients of input, weight and bias, in units "
+        "of float32 rounding (2⁻²⁴) of the largest entry. ms: one forward and backward pass, compiled, median.",
         style="dim",
     )
     if "torch" not in contenders:

@@ -41,8 +41,8 @@ def conv(
         weight: `(C_out, C_in/groups, *kernel)`, of the input's dtype.
         bias: `(C_out,)`, of the input's dtype, or None for none.
         stride: distance between windows, an int or one an axis.
-        padding: cells of zeros around the input: an int, one an axis, a `(low, high)` pair an axis, `"valid"` (none), or
-            `"same"` (keeps the size, the odd cell on the high side; stride 1 only).
+        padding: cells of zeros around the input: an int, one an axis, a `(low, high)` pair an axis, `"valid"` (none),
+            or `"same"` (keeps the size, the odd cell on the high side; stride 1 only).
         dilation: distance between taps, an int or one an axis.
         groups: blocks of channels that do not see each other; divides C_in and C_out.
         precision: of the products, as in `jax.lax.dot_general`.
@@ -56,8 +56,8 @@ def conv(
     Raises:
         TypeError: an argument is no floating or complex array, dtypes differ, a size is not an integer, or
             `preferred_element_type` is of another kind than the input.
-        ValueError: a wrong rank, channels or groups that do not match, a size below 1, a negative padding, `"same"` with
-            a stride, a kernel larger than the padded input, a `preferred_element_type` narrower than the input.
+        ValueError: a wrong rank, channels or groups that do not match, a size below 1, a negative padding, `"same"`
+            with a stride, a kernel larger than the padded input, a `preferred_element_type` narrower than the input.
     """
     weight = inexact_array("weight", weight)
     if weight.ndim < 3:
@@ -91,8 +91,8 @@ def conv1d(
 ) -> Output:
     """`conv` over one spatial axis, with the signature of `torch.nn.functional.conv1d`.
 
-    Arguments, results and errors are those of `conv`, for `input` `(N, C_in, width)` or `(C_in, width)` and
-    `weight` `(C_out, C_in/groups, kernel_width)`.
+    Arguments, results and errors are those of `conv`, for an input `(N, C_in, width)` or `(C_in, width)` and
+    a weight `(C_out, C_in/groups, kernel_width)`.
     """
     _check_rank("conv1d", weight, 1)
     options = {"precision": precision, "preferred_element_type": preferred_element_type}
@@ -113,8 +113,8 @@ def conv2d(
 ) -> Output:
     """`conv` over two spatial axes, with the signature of `torch.nn.functional.conv2d`.
 
-    Arguments, results and errors are those of `conv`, for `input` `(N, C_in, height, width)` or `(C_in, height, width)` and
-    `weight` `(C_out, C_in/groups, kernel_height, kernel_width)`.
+    Arguments, results and errors are those of `conv`, for an input `(N, C_in, height, width)` or
+    `(C_in, height, width)` and a weight `(C_out, C_in/groups, kernel_height, kernel_width)`.
     """
     _check_rank("conv2d", weight, 2)
     options = {"precision": precision, "preferred_element_type": preferred_element_type}
@@ -135,8 +135,8 @@ def conv3d(
 ) -> Output:
     """`conv` over three spatial axes, with the signature of `torch.nn.functional.conv3d`.
 
-    Arguments, results and errors are those of `conv`, for `input` `(N, C_in, depth, height, width)` or `(C_in, depth, height, width)` and
-    `weight` `(C_out, C_in/groups, *kernel)`.
+    Arguments, results and errors are those of `conv`, for an input `(N, C_in, depth, height, width)` or
+    `(C_in, depth, height, width)` and a weight `(C_out, C_in/groups, *kernel)`.
     """
     _check_rank("conv3d", weight, 3)
     options = {"precision": precision, "preferred_element_type": preferred_element_type}
@@ -153,28 +153,33 @@ def _convolve_forward(conv: Convolution, input: Any, weight: Any, bias: Any) -> 
     Calls the engine and not `_convolve`: jax.hessian differentiates this rule forwards, which a custom_vjp refuses.
     """
     output = engine.output(conv, input.value, weight.value, None if bias is None else bias.value)
-    for_input = weight.value if input.perturbed else None
-    for_weight = input.value if weight.perturbed else None
-    for_bias = bias.value if bias is not None and bias.perturbed else None
+    for_input = _kept(weight.value, input.perturbed)
+    for_weight = _kept(input.value, weight.perturbed)
+    for_bias = None if bias is None else _kept(bias.value, bias.perturbed)
     return output, (for_input, for_weight, for_bias)
 
 
+def _kept(residual: Array, wanted: bool) -> Array:
+    """`residual`, or an empty array in its place: JAX wants residuals of one tree structure, whoever is perturbed."""
+    return residual if wanted else jnp.zeros((0,), residual.dtype)
+
+
 def _convolve_backward(conv: Convolution, residuals: tuple, cotangent: Any) -> tuple:
-    """The seed's three boxed pipelines; None, which JAX reads as zero, where nobody asked."""
+    """The seed's three boxed pipelines; None, which JAX reads as zero, where nobody asked (or the batch is empty)."""
     if isinstance(cotangent, SymbolicZero):
         return None, None, None
     weight, input, bias = residuals
     return (
-        None if weight is None else engine.input_gradient(conv, weight, cotangent),
-        None if input is None else engine.weight_gradient(conv, input, cotangent),
-        None if bias is None else _bias_gradient(conv, bias, cotangent),
+        engine.input_gradient(conv, weight, cotangent) if weight.size else None,
+        engine.weight_gradient(conv, input, cotangent) if input.size else None,
+        _bias_gradient(conv, bias, cotangent) if bias is not None and bias.size else None,
     )
 
 
 def _bias_gradient(conv: Convolution, bias: Array, cotangent: Array) -> Array:
     """The third boxed pipeline: view, eq. 5."""
-    flat = cotangent.reshape(*cotangent.shape[:2], -1)
-    return formulas.bias_gradient(flat, preferred_element_type=conv.accumulate).astype(bias.dtype)
+    gradient = formulas.bias_gradient(formulas.flat(cotangent), preferred_element_type=conv.accumulate)
+    return gradient.astype(bias.dtype)
 
 
 _convolve = jax.custom_vjp(_convolve_primal, nondiff_argnums=(0,))

@@ -7,17 +7,24 @@ Every function takes `precision` and `preferred_element_type` with their meaning
 second is the dtype that sums are accumulated and returned in (default: the operands').
 """
 
+import math
+
 import jax.numpy as jnp
 from jax import Array
 
-from jaxconv.shapes import Bias, FlatOutput, FlatWeight, U
+from jaxconv.shapes import FlatBias, FlatOutput, FlatWeight, U
 
 
-def output(u: U, weight: FlatWeight, bias: Bias | None = None, groups: int = 1, **dot) -> FlatOutput:
+def flat(output: Array) -> FlatOutput:
+    """The view that makes O into O~ and G into G~: all output positions in one axis."""
+    return output.reshape(*output.shape[:2], math.prod(output.shape[2:]))
+
+
+def output(u: U, weight: FlatWeight, bias: FlatBias | None = None, groups: int = 1, **dot) -> FlatOutput:
     """Eq. 2: `O~[p,q,r] = sum_m W~[q,m] U[p,m,r] + B~[0,q,0]`."""
     product = jnp.einsum("gqm,pgmr->pgqr", _rows(weight, groups), _channels(u, groups), **dot)
-    flat = _joined(product)
-    return flat if bias is None else flat + bias.astype(flat.dtype).reshape(1, -1, 1)
+    result = _joined(product)
+    return result if bias is None else result + bias.astype(result.dtype).reshape(1, bias.shape[0], 1)
 
 
 def unfolded_gradient(cotangent: FlatOutput, weight: FlatWeight, groups: int = 1, **dot) -> U:
@@ -28,10 +35,10 @@ def unfolded_gradient(cotangent: FlatOutput, weight: FlatWeight, groups: int = 1
 def weight_gradient(cotangent: FlatOutput, u: U, groups: int = 1, **dot) -> FlatWeight:
     """Eq. 4: `dL/dW~[i,j] = sum_{p,r} G~[p,i,r] U[p,j,r]`."""
     blocks = jnp.einsum("pgir,pgjr->gij", _channels(cotangent, groups), _channels(u, groups), **dot)
-    return blocks.reshape(-1, blocks.shape[2])
+    return blocks.reshape(groups * blocks.shape[1], blocks.shape[2])
 
 
-def bias_gradient(cotangent: FlatOutput, preferred_element_type=None) -> Bias:
+def bias_gradient(cotangent: FlatOutput, preferred_element_type=None) -> FlatBias:
     """Eq. 5: `dL/dB[i] = sum_{p,r} G~[p,i,r]`."""
     return cotangent.sum(axis=(0, 2), dtype=preferred_element_type)
 

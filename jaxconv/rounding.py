@@ -1,10 +1,10 @@
 """How far a correctly computed sum may lie from the exact one: the one place where tolerances come from.
 
 A sum of n products, accumulated in a format of unit roundoff u in any order, has an error of at most
-`n * u * sum |a*b|` to first order; with rounding errors that are independent and of mean zero it is at most
-`lambda * sqrt(n) * u * sum |a*b|` with overwhelming probability (Higham and Mary, "A new approach to probabilistic rounding error
-analysis", SIAM J. Sci. Comput. 41, 2019, theorem 2.4: for lambda = 6 it fails with probability below 1e-7 * n). The
-smaller of the two is used. Rounding to a narrower result adds one unit roundoff of that.
+`n * u * sum |a*b|` to first order. Where the single rounding errors are independent and of mean zero it is at most
+`lambda * sqrt(n) * u * sum |a*b|` with a probability of at least `1 - 2 * n * exp(-lambda^2 / 2)` (Higham and Mary,
+"A new approach to probabilistic rounding error analysis", SIAM J. Sci. Comput. 41, 2019). The smaller of the two is
+used, with lambda = 6. Rounding to a narrower result adds one unit roundoff of that.
 """
 
 import math

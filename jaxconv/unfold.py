@@ -1,7 +1,8 @@
 """unfold and fold for any number of spatial axes, each the other's transpose and the other's VJP.
 
 A window is a product of axes, so unfolding goes axis by axis: a kernel of K1 x K2 taps is K1 + K2 strided slices
-and not K1 * K2, and folding adds K1 + K2 shifted arrays. A long axis of taps is split in two in the same way. No gather, no scatter, no convolution primitive.
+and not K1 * K2, and folding adds K1 + K2 shifted arrays. A long axis of taps is split in two in the same way.
+No gather, no scatter, no convolution primitive.
 """
 
 import math
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxconv.shapes import Input, Unfolded
+from jaxconv.shapes import Columns, Folded, Input, Unfolded
 from jaxconv.window import Padding, Window, agreed_rank, make_window, per_axis
 
 
@@ -59,13 +60,13 @@ def unfold(
 
 
 def fold(
-    input: Unfolded,
+    input: Columns,
     output_size: int | Sequence[int],
     kernel_size: int | Sequence[int],
     dilation: int | Sequence[int] = 1,
     padding: Padding = 0,
     stride: int | Sequence[int] = 1,
-) -> Input:
+) -> Folded:
     """Adds every column of `input` back into its window: the transpose of `unfold`, the seed's weight sharing.
 
     Names, order, defaults and results are those of `torch.nn.functional.fold`, for any number of spatial axes.

@@ -114,11 +114,11 @@ def run(layers: tuple[Layer, ...] = LAYERS) -> Iterator[Row]:
 def compare(layer: Layer, input: Array, key: Array) -> Row:
     """Runs `layer` on `input`, forward and backward, with every contender in turn."""
     weight_key, bias_key, cotangent_key = jax.random.split(key, 3)
-    fan_in = np.prod(layer.weight[1:])
-    weight = jax.random.normal(weight_key, layer.weight) * (2 / fan_in) ** 0.5
-    bias = 0.1 * jax.random.normal(bias_key, layer.weight[:1])
+    fan_in = int(np.prod(layer.weight[1:]))
+    weight = jax.random.normal(weight_key, layer.weight, input.dtype) * (2 / fan_in) ** 0.5
+    bias = 0.1 * jax.random.normal(bias_key, layer.weight[:1], input.dtype)
     shape = jax.eval_shape(lambda *arrays: conv(*arrays, **layer.options), input, weight, bias).shape
-    arrays = (input, weight, bias, jax.random.normal(cotangent_key, shape))
+    arrays = (input, weight, bias, jax.random.normal(cotangent_key, shape, input.dtype))
 
     lax_run = _compiled(_lax_conv(layer), arrays)
     contenders = {"jaxconv": _compiled(lambda *a: conv(*a, **layer.options), arrays), "jax.lax": lax_run}
@@ -205,7 +205,7 @@ def _torch_run(layer: Layer) -> Callable | None:
         import torch.nn.functional as F
     except ImportError:
         return None
-    function = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}[len(layer.weight)]
+    function: Callable[..., Any] = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}[len(layer.weight)]
 
     def forward_and_backward(*arrays):
         input, weight, bias, cotangent = (torch.from_numpy(np.array(array)) for array in arrays)

@@ -4,6 +4,8 @@ Reads like `some-formulae.md`, and is what every other way of summing is held ag
 input in memory, forward and backward.
 """
 
+import math
+
 from jax import Array
 
 from jaxconv import formulas
@@ -20,23 +22,18 @@ def output(conv: Convolution, input: Array, weight: Array, bias: Array | None) -
 
 def input_gradient(conv: Convolution, weight: Array, cotangent: Array) -> Array:
     """The seed's first boxed pipeline: view, eq. 3, fold."""
-    u_gradient = formulas.unfolded_gradient(_flat_output(cotangent), _flat(weight), conv.groups, **conv.dot)
+    u_gradient = formulas.unfolded_gradient(formulas.flat(cotangent), _flat(weight), conv.groups, **conv.dot)
     return fold_columns(conv.window, conv.spatial, u_gradient).astype(weight.dtype)
 
 
 def weight_gradient(conv: Convolution, input: Array, cotangent: Array) -> Array:
     """The seed's second boxed pipeline: view, eq. 4, view."""
     u = unfold_columns(conv.window, input)
-    flat = formulas.weight_gradient(_flat_output(cotangent), u, conv.groups, **conv.dot)
-    in_channels = input.shape[1] // conv.groups
-    return flat.reshape(flat.shape[0], in_channels, *conv.window.kernel).astype(input.dtype)
+    flat = formulas.weight_gradient(formulas.flat(cotangent), u, conv.groups, **conv.dot)
+    group_channels = input.shape[1] // conv.groups
+    return flat.reshape(flat.shape[0], group_channels, *conv.window.kernel).astype(input.dtype)
 
 
 def _flat(weight: Array) -> Array:
     """W~, the view `(out_channels, -1)`."""
-    return weight.reshape(weight.shape[0], -1)
-
-
-def _flat_output(cotangent: Array) -> Array:
-    """G~, the cotangent with its output positions in one axis."""
-    return cotangent.reshape(*cotangent.shape[:2], -1)
+    return weight.reshape(weight.shape[0], math.prod(weight.shape[1:]))

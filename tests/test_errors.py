@@ -1,0 +1,126 @@
+"""Every mistake is refused at trace time by name, with the value got and the value expected."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxconv
+
+INPUT = jax.ShapeDtypeStruct((2, 4, 8, 8), jnp.float32)
+WEIGHT = jax.ShapeDtypeStruct((6, 4, 3, 3), jnp.float32)
+BIAS = jax.ShapeDtypeStruct((6,), jnp.float32)
+
+
+def shaped(*shape, dtype=jnp.float32):
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+CONV = [
+    # call arguments, keywords, kind of error, what it says
+    ((shaped(2, 4, 8), WEIGHT), {"stride": 1, "groups": 2}, ValueError, r"`groups=2`|channels"),
+    ((shaped(4, 8), WEIGHT), {}, ValueError, r"`input` must have 4 axes, or 3 without the batch, got shape \(4, 8\)"),
+    ((INPUT, shaped(6, 4)), {}, ValueError, r"`weight` must be \(C_out, .*got shape \(6, 4\)"),
+    ((INPUT, shaped(6, 3, 3, 3)), {}, ValueError, r"`input` must have 3 channels .*got 4"),
+    ((INPUT, shaped(6, 2, 3, 3)), {"groups": 4}, ValueError, r"`groups` must divide the 6 output .*got groups=4"),
+    ((shaped(2, 5, 8, 8), WEIGHT), {"groups": 2}, ValueError, r"`groups` must divide the 5 channels .*got groups=2"),
+    ((INPUT, WEIGHT), {"groups": 0}, ValueError, r"`groups` must be at least 1, got 0"),
+    ((INPUT, WEIGHT, shaped(5)), {}, ValueError, r"`bias` must have shape \(6,\).*got \(5,\)"),
+    ((INPUT, WEIGHT, shaped(6, 1)), {}, ValueError, r"`bias` must have shape \(6,\).*got \(6, 1\)"),
+    ((INPUT, shaped(6, 4, 9, 3)), {}, ValueError, r"`input` is too small .* axis 0: expected at least 9 .*got 8"),
+    ((INPUT, WEIGHT), {"dilation": (1, 4)}, ValueError, r"axis 1: expected at least 9 cells .*dilation 4.*got 8"),
+    ((INPUT, WEIGHT), {"padding": -1}, ValueError, r"`padding` must be at least 0, got -1"),
+    ((INPUT, WEIGHT), {"padding": ((0, -2), (0, 0))}, ValueError, r"`padding` must be at least 0, got -2"),
+    ((INPUT, WEIGHT), {"padding": ((1, 1),)}, ValueError, r"`padding` as pairs .* 2 spatial axes, got \(\(1, 1\),\)"),
+    ((INPUT, WEIGHT), {"padding": ((1, 1), 1)}, ValueError, r"`padding` as pairs"),
+    ((INPUT, WEIGHT), {"padding": (1, 1, 1)}, ValueError, r"`padding` must be .*2 spatial axes, got 3 entries"),
+    ((INPUT, WEIGHT), {"padding": "SAME"}, ValueError, r"\"valid\" or \"same\", got 'SAME'"),
+    ((INPUT, WEIGHT), {"padding": "same", "stride": 2}, ValueError, r"needs stride 1 .*got stride=\(2, 2\)"),
+    ((INPUT, WEIGHT), {"padding": None}, TypeError, r"`padding` must be made of integers.*None"),
+    ((INPUT, WEIGHT), {"stride": 0}, ValueError, r"`stride` must be at least 1, got 0"),
+    ((INPUT, WEIGHT), {"stride": (1, 0)}, ValueError, r"`stride` must be at least 1, got 0"),
+    ((INPUT, WEIGHT), {"stride": 1.0}, TypeError, r"`stride` must be made of integers .*got 1.0"),
+    ((INPUT, WEIGHT), {"stride": True}, TypeError, r"`stride` must be made of integers, got True"),
+    ((INPUT, WEIGHT), {"stride": (1, 1, 1)}, ValueError, r"`stride` must be .*2 spatial axes, got 3 entries"),
+    ((INPUT, WEIGHT), {"dilation": 0}, ValueError, r"`dilation` must be at least 1, got 0"),
+    ((shaped(2, 4, 0, 8), WEIGHT), {"padding": 2}, ValueError, r"`input` may be empty only in its batch axis"),
+    ((INPUT, shaped(6, 4, 0, 3)), {}, ValueError, r"`weight` must have no empty axis, got shape \(6, 4, 0, 3\)"),
+    ((INPUT, shaped(6, 4, 3, 3, dtype=jnp.bfloat16)), {}, TypeError, r"`weight` must have .*float32, got bfloat16"),
+    ((INPUT, WEIGHT, shaped(6, dtype=jnp.float16)), {}, TypeError, r"`bias` must have .*float32, got float16"),
+    ((shaped(2, 4, 8, 8, dtype=jnp.int32), WEIGHT), {}, TypeError, r"`input` must have a floating .*got int32"),
+    ((INPUT, shaped(6, 4, 3, 3, dtype=bool)), {}, TypeError, r"`weight` must have a floating .*got bool"),
+    ((INPUT, WEIGHT), {"preferred_element_type": jnp.int32}, TypeError, r"`preferred_element_type` .*got int32"),
+    (
+        (INPUT, WEIGHT),
+        {"preferred_element_type": jnp.bfloat16},
+        ValueError,
+        r"no narrower than .*float32, got bfloat16",
+    ),
+    ((INPUT, WEIGHT), {"preferred_element_type": "nonsense"}, TypeError, r"must be a dtype, got 'nonsense'"),
+]
+
+
+@pytest.mark.parametrize(("arrays", "options", "kind", "message"), CONV)
+def test_conv_refuses(arrays, options, kind, message):
+    with pytest.raises(kind, match=message):
+        jax.eval_shape(lambda *a: jaxconv.conv(*a, **options), *arrays)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_the_named_ranks_refuse_another_rank(rank):
+    weight = jnp.ones((1, 1, *(1,) * (rank + 1)))
+    with pytest.raises(ValueError, match=rf"`weight` of conv{rank}d must have {rank + 2} axes.*got shape"):
+        getattr(jaxconv, f"conv{rank}d")(jnp.ones((1, 1, *(1,) * (rank + 1))), weight)
+
+
+UNFOLD = [
+    ((shaped(2, 3, 5, 5, 5),), {"kernel_size": 3}, ValueError, r"4 axes, or 3 .*got shape .*kernel_size=\(3, 3, 3\)"),
+    (
+        (shaped(2, 3, 5, 5),),
+        {"kernel_size": (3, 3), "padding": (1,)},
+        ValueError,
+        r"agree .*kernel_size has 2, padding has 1",
+    ),
+    ((shaped(2, 3, 5, 5),), {"kernel_size": ()}, ValueError, r"`kernel_size` must have at least one entry"),
+    ((shaped(2, 3, 5, 5),), {"kernel_size": 0}, ValueError, r"`kernel_size` must be at least 1, got 0"),
+    ((shaped(2, 3, 5, 5),), {"kernel_size": 6}, ValueError, r"too small .*expected at least 6 cells.*got 5"),
+    ((shaped(2, 0, 5, 5),), {"kernel_size": 3}, ValueError, r"empty only in its batch axis, got shape \(2, 0, 5, 5\)"),
+    ((shaped(2, 3, 5, 5, dtype=jnp.int8),), {"kernel_size": 3}, TypeError, r"floating or complex dtype, got int8"),
+]
+
+FOLD = [
+    ((shaped(2, 27, 8),), {"output_size": 5, "kernel_size": 3}, ValueError, r"one column a window, 9 = .*got 8"),
+    ((shaped(2, 26, 9),), {"output_size": 5, "kernel_size": 3}, ValueError, r"multiple of .* = 9 rows .*got 26"),
+    ((shaped(2, 3, 9, 9),), {"output_size": 5, "kernel_size": 3}, ValueError, r"3 axes, or 2 without the batch"),
+    ((shaped(2, 27, 9),), {"output_size": 2, "kernel_size": 3}, ValueError, r"`output_size` is too small"),
+    (
+        (shaped(2, 27, 9),),
+        {"output_size": (5,), "kernel_size": (3, 3)},
+        ValueError,
+        r"output_size has 1, kernel_size has 2",
+    ),
+    ((shaped(2, 27, 9),), {"output_size": 0, "kernel_size": 3}, ValueError, r"`output_size` must be at least 1, got 0"),
+    ((shaped(2, 27, 9, dtype=jnp.uint8),), {"output_size": 5, "kernel_size": 3}, TypeError, r"got uint8"),
+]
+
+
+@pytest.mark.parametrize(("arrays", "options", "kind", "message"), UNFOLD)
+def test_unfold_refuses(arrays, options, kind, message):
+    with pytest.raises(kind, match=message):
+        jax.eval_shape(lambda *a: jaxconv.unfold(*a, **options), *arrays)
+
+
+@pytest.mark.parametrize(("arrays", "options", "kind", "message"), FOLD)
+def test_fold_refuses(arrays, options, kind, message):
+    with pytest.raises(kind, match=message):
+        jax.eval_shape(lambda *a: jaxconv.fold(*a, **options), *arrays)
+
+
+def test_a_list_is_no_array():
+    with pytest.raises(TypeError, match=r"`input` must be an array, got list"):
+        jaxconv.conv1d([[[1.0, 2.0]]], np.ones((1, 1, 1)))  # type: ignore[arg-type]
+
+
+def test_a_traced_stride_is_refused():
+    with pytest.raises(TypeError, match=r"`stride` must be made of integers that are known at trace time"):
+        jax.jit(lambda s: jaxconv.conv1d(jnp.ones((1, 1, 5)), jnp.ones((1, 1, 2)), stride=s))(2)

@@ -1,0 +1,186 @@
+"""What JAX does to functions, done to conv."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from geometries import GEOMETRIES, Geometry
+from jax.test_util import check_grads
+from oracle import assert_close, lax_conv
+
+import jaxconv
+
+GEOMETRY = Geometry(
+    "all", (2, 4, 7, 6), (6, 2, 3, 2), {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2), "groups": 2}
+)
+NAMED = pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda g: g.name)
+
+
+def conv(input, weight, bias):
+    return jaxconv.conv(input, weight, bias, **GEOMETRY.options)
+
+
+def reference(input, weight, bias):
+    return lax_conv(GEOMETRY, input, weight, bias)
+
+
+@pytest.fixture
+def arrays():
+    return tuple(map(jnp.asarray, GEOMETRY.arrays(np.float64)[:3]))
+
+
+def primitives(jaxpr) -> list[str]:
+    """The names of all primitives of a jaxpr, those inside other primitives too."""
+    found = []
+    for equation in jaxpr.eqns:
+        found.append(equation.primitive.name)
+        for value in equation.params.values():
+            for inner in value if isinstance(value, (tuple, list)) else (value,):
+                if hasattr(inner, "jaxpr") or hasattr(inner, "eqns"):
+                    found += primitives(getattr(inner, "jaxpr", inner))
+    return found
+
+
+def vjp_jaxpr(geometry: Geometry):
+    arrays = geometry.arrays(np.float32)
+
+    def both(input, weight, bias, cotangent):
+        output, pullback = jax.vjp(lambda *a: jaxconv.conv(*a, **geometry.options), input, weight, bias)
+        return output, pullback(cotangent)
+
+    return jax.make_jaxpr(both)(*arrays).jaxpr
+
+
+@NAMED
+def test_no_convolution_primitive_and_no_gather(geometry):
+    names = primitives(vjp_jaxpr(geometry))
+    assert "dot_general" in names
+    assert not [name for name in names if "conv_general" in name or "gather" in name or "scatter" in name]
+
+
+@pytest.mark.parametrize("geometry", [g for g in GEOMETRIES if 0 not in g.input], ids=lambda g: g.name)
+def test_check_grads(geometry):
+    input, weight, bias = geometry.arrays(np.float64)[:3]
+    check_grads(lambda *a: jaxconv.conv(*a, **geometry.options), (input, weight, bias), order=2, modes=["rev"])
+
+
+@pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)])
+def test_a_gradient_that_nobody_asked_for_is_not_computed(arrays, wanted):
+    """Seen in the traced program itself, before any compiler could remove it: one product a gradient, eq. 5 none."""
+
+    def pull(*all_arrays):
+        *primals, cotangent = all_arrays
+        picked = [primals[index] for index in wanted]
+
+        def function(*chosen):
+            full = list(primals)
+            for index, value in zip(wanted, chosen, strict=True):
+                full[index] = value
+            return conv(*full)
+
+        return jax.vjp(function, *picked)[1](cotangent)
+
+    cotangent = jnp.ones_like(conv(*arrays))
+    names = primitives(jax.make_jaxpr(pull)(*arrays, cotangent).jaxpr)
+    forward = 1
+    assert names.count("dot_general") == forward + (0 in wanted) + (1 in wanted)
+    assert names.count("reduce_sum") == (2 in wanted)
+
+
+def test_only_what_is_needed_is_kept_for_the_backward_pass(arrays):
+    input, weight, bias = arrays
+    saved = jax.tree.leaves(jax.vjp(lambda w: conv(input, w, bias), weight)[1])
+    assert input.size in [leaf.size for leaf in saved]
+    saved = jax.tree.leaves(jax.vjp(lambda b: conv(input, weight, b), bias)[1])
+    assert all(leaf.size <= bias.size for leaf in saved)
+
+
+def test_compiled_once_for_a_shape(arrays):
+    traces = []
+
+    @jax.jit
+    def step(input, weight, bias):
+        traces.append(1)
+        return jax.grad(lambda *a: jnp.sum(conv(*a) ** 2), argnums=(0, 1, 2))(input, weight, bias)
+
+    for _ in range(3):
+        step(*arrays)
+    step(*(array + 1 for array in arrays))
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize("in_axes", [(0, None, None), (None, 0, None), (None, None, 0), (0, 0, 0), (1, 2, None)])
+def test_vmap_over_any_argument(arrays, in_axes):
+    stacked = [
+        array if axis is None else jnp.stack([array, 2 * array, array - 1], axis)
+        for array, axis in zip(arrays, in_axes, strict=True)
+    ]
+
+    def loss(function, *a):
+        return jnp.sum(jnp.sin(function(*a)))
+
+    for transform in (lambda f: f, lambda f: jax.grad(lambda *a: loss(f, *a), argnums=(0, 1, 2))):
+        ours = jax.vmap(transform(conv), in_axes)(*stacked)
+        theirs = jax.vmap(transform(reference), in_axes)(*stacked)
+        assert_close(ours, theirs)
+
+
+def loss_of(function):
+    """A smooth loss that weighs every output differently."""
+
+    def loss(*arguments):
+        output = function(*arguments)
+        return jnp.sum(jnp.sin(output) * jnp.linspace(0.5, 1, output.size).reshape(output.shape))
+
+    return loss
+
+
+@pytest.mark.parametrize("argument", [0, 1, 2])
+def test_hessian(arrays, argument):
+    """Forward over reverse, reverse over reverse, and lax's."""
+    ours = jax.hessian(loss_of(conv), argnums=argument)(*arrays)
+    again = jax.jacrev(jax.grad(loss_of(conv), argnums=argument), argnums=argument)(*arrays)
+    theirs = jax.hessian(loss_of(reference), argnums=argument)(*arrays)
+    assert_close(ours, theirs)
+    assert_close(again, theirs)
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+@pytest.mark.parametrize("second", [0, 1, 2])
+def test_mixed_second_derivatives(arrays, first, second):
+    def mixed(function):
+        inner = jax.grad(loss_of(function), argnums=first)
+        return jax.grad(lambda *a: jnp.sum(jnp.cos(inner(*a))), argnums=second)(*arrays)
+
+    assert_close(mixed(conv), mixed(reference))
+
+
+@pytest.mark.parametrize(
+    "policy", [None, jax.checkpoint_policies.dots_saveable, jax.checkpoint_policies.nothing_saveable]
+)
+def test_checkpoint(arrays, policy):
+    plain = jax.grad(loss_of(conv), argnums=(0, 1, 2))(*arrays)
+    remade = jax.grad(jax.checkpoint(loss_of(conv), policy=policy), argnums=(0, 1, 2))(*arrays)
+    assert_close(plain, remade)
+
+
+def test_scan_forward_and_backward():
+    weights = jnp.asarray(np.random.default_rng(0).standard_normal((3, 4, 4, 3)))
+    input = jnp.asarray(np.random.default_rng(1).standard_normal((2, 4, 8)))
+
+    def scanned(input, weights):
+        return jax.lax.scan(lambda x, w: (jnp.tanh(jaxconv.conv1d(x, w, padding=1)), None), input, weights)[0]
+
+    def unrolled(input, weights):
+        for weight in weights:
+            input = jnp.tanh(jaxconv.conv1d(input, weight, padding=1))
+        return input
+
+    for argument in (0, 1):
+        got, expected = (jax.grad(lambda *a: jnp.sum(f(*a)), argument)(input, weights) for f in (scanned, unrolled))  # noqa: B023
+        assert_close(got, expected)
+
+
+def test_under_jit_as_outside_of_it(arrays):
+    gradient = jax.grad(loss_of(conv), argnums=(0, 1, 2))
+    assert_close(gradient(*arrays), jax.jit(gradient)(*arrays))
