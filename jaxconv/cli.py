@@ -86,7 +86,7 @@ def _print_rows(console, rows: "list[Row]", seconds: float) -> None:
         style="dim",
     )
     if "torch" not in contenders:
-        console.print('torch is not installed: compared with jax.lax only (pip install "jaxconv[test]")', style="dim")
+        console.print("torch is not installed: compared with jax.lax only", style="dim")
     console.print(
         f"[bold]{agreeing} of {len(rows)} layers agree[/bold], in {seconds:.0f} s with jaxconv {jaxconv.__version__}, "
         f"jax {version('jax')} on {_device()}"

@@ -77,9 +77,13 @@ def test_the_table_of_a_right_layer(monkeypatch, capsys):
     assert "1 of 1 layers agree" in printed
 
 
-def test_without_torch_lax_alone_is_compared(monkeypatch):
+def test_without_torch_lax_alone_is_compared_and_the_command_says_so(monkeypatch, capsys):
     monkeypatch.setattr(verify, "_torch_run", lambda layer: None)
     assert set(next(verify.run((SMALL,))).comparisons) == {"jax.lax"}
+    monkeypatch.setattr(verify, "LAYERS", (SMALL,))
+    monkeypatch.setattr(verify.run, "__defaults__", ((SMALL,),))
+    assert cli.main(["verify"]) == 0
+    assert "torch is not installed: compared with jax.lax only" in capsys.readouterr().out
 
 
 def test_a_missing_package_is_named(monkeypatch, capsys):
