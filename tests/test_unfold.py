@@ -24,7 +24,7 @@ def by_definition(geometry: Geometry, input: np.ndarray) -> np.ndarray:
     for channel, *tap in itertools.product(range(input.shape[0]), *map(range, geometry.weight[2:])):
         row = []
         for place in itertools.product(*map(range, sizes)):
-            position = [s * l + d * k - p[0] for s, l, d, k, p in zip(stride, place, dilation, tap, geometry.pads())]  # noqa: B905, E741
+            position = [s * l + d * k - p[0] for s, l, d, k, p in zip(stride, place, dilation, tap, geometry.pads())]  # noqa: B905
             inside = all(0 <= at < size for at, size in zip(position, input.shape[1:], strict=True))
             row.append(input[(channel, *position)] if inside else 0)
         columns.append(row)
