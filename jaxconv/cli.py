@@ -47,7 +47,7 @@ def verify() -> int:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=len(LAYERS))
-        results = run()
+        results = run(LAYERS)
         for layer in LAYERS:
             progress.update(task, description=f"{len(rows) + 1}/{len(LAYERS)}  {layer.name}")
             rows.append(next(results))

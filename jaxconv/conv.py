@@ -1,11 +1,11 @@
-"""conv, conv1d, conv2d, conv3d: checks, then eq. 2 with the seed's boxed pipelines as its VJP."""
+"""conv, conv1d, conv2d, conv3d: checks, then eq. 2 with the pipelines around eqs. 3, 4 and 5 as its VJP."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import DTypeLike
 
@@ -31,10 +31,10 @@ def conv(
 ) -> Output:
     """Convolution over any number of spatial axes, `weight.ndim - 2` of them.
 
-    Unfolds the input and multiplies by the weight (eqs. 1 and 2 of `some-formulae.md`; a cross-correlation, as in every
-    deep-learning library). Its gradients are the seed's pipelines around eqs. 3, 4 and 5, registered with
-    `jax.custom_vjp`; one that is not asked for is not computed. Signature and results are those of
-    `torch.nn.functional.conv1d`, `conv2d` and `conv3d`.
+    Unfolds the input and multiplies by the weight: eqs. 1 and 2 of *Some formulae*, a cross-correlation as in every
+    deep-learning library. Its gradients are the pipelines around eqs. 3, 4 and 5, registered with `jax.custom_vjp`; one
+    that is not asked for is not computed. Signature and results are those of `torch.nn.functional.conv1d`, `conv2d` and
+    `conv3d`.
 
     Args:
         input: `(N, C_in, *spatial)`, or `(C_in, *spatial)` without a batch; floating or complex.
@@ -45,9 +45,9 @@ def conv(
             or `"same"` (keeps the size, the odd cell on the high side; stride 1 only).
         dilation: distance between taps, an int or one an axis.
         groups: blocks of channels that do not see each other; divides C_in and C_out.
-        precision: of the products, as in `jax.lax.dot_general`.
-        preferred_element_type: dtype to accumulate and to return in, as in `jax.lax.dot_general`. By default the
-            result has the input's dtype and sums are carried in float32 at least, rounded once.
+        precision: of the products, as in `jax.lax.dot_general`; a tuple is for (input, weight).
+        preferred_element_type: dtype of the result, and of the sums that it is rounded from where those are not wider:
+            the input's (the default) or a wider one of its kind. Sums are carried in float32 at least and rounded once.
 
     Returns:
         O, `(N, C_out, *out_spatial)` or `(C_out, *out_spatial)`, with
@@ -55,9 +55,9 @@ def conv(
 
     Raises:
         TypeError: an argument is no floating or complex array, dtypes differ, a size is not an integer, or
-            `preferred_element_type` is of another kind than the input.
+            `preferred_element_type` is narrower or of another kind than the input's dtype.
         ValueError: a wrong rank, channels or groups that do not match, a size below 1, a negative padding, `"same"`
-            with a stride, a kernel larger than the padded input, a `preferred_element_type` narrower than the input.
+            with a stride, a kernel larger than the padded input.
     """
     weight = inexact_array("weight", weight)
     if weight.ndim < 3:
@@ -72,8 +72,9 @@ def conv(
     result = _result_dtype(input.dtype, preferred_element_type)
     window = make_window(weight.shape[2:], stride, padding, dilation, weight.ndim - 2)
     window.output_size(input.shape[2:])
+    _check_precision(precision)
     convolution = Convolution(window, input.shape[2:], groups, precision, result, accumulator(result))
-    output = _compiled_convolve(convolution, input, weight, bias)
+    output = _compiled_convolve(convolution, *_varying_alike(input, weight, bias))
     return output if batched else output[0]
 
 
@@ -143,16 +144,16 @@ def conv3d(
     return conv(input, weight, bias, stride, padding, dilation, groups, **options)
 
 
-def _convolve_primal(conv: Convolution, input: Array, weight: Array, bias: Array | None) -> Array:
-    return engine.output(conv, input, weight, bias)
+def _convolve_primal(convolution: Convolution, input: Array, weight: Array, bias: Array | None) -> Array:
+    return engine.output(convolution, input, weight, bias)
 
 
-def _convolve_forward(conv: Convolution, input: Any, weight: Any, bias: Any) -> tuple[Array, tuple]:
+def _convolve_forward(convolution: Convolution, input: Any, weight: Any, bias: Any) -> tuple[Array, tuple]:
     """The output, and of the arguments only what the gradients that somebody asked for will need.
 
     Calls the engine and not `_convolve`: jax.hessian differentiates this rule forwards, which a custom_vjp refuses.
     """
-    output = engine.output(conv, input.value, weight.value, None if bias is None else bias.value)
+    output = engine.output(convolution, input.value, weight.value, None if bias is None else bias.value)
     for_input = _kept(weight.value, input.perturbed)
     for_weight = _kept(input.value, weight.perturbed)
     for_bias = None if bias is None else _kept(bias.value, bias.perturbed)
@@ -164,28 +165,28 @@ def _kept(residual: Array, wanted: bool) -> Array:
     return residual if wanted else jnp.zeros((0,), residual.dtype)
 
 
-def _convolve_backward(conv: Convolution, residuals: tuple, cotangent: Any) -> tuple:
-    """The seed's three boxed pipelines; None, which JAX reads as zero, where nobody asked (or the batch is empty)."""
+def _convolve_backward(convolution: Convolution, residuals: tuple, cotangent: Any) -> tuple:
+    """The pipelines around eqs. 3, 4 and 5; None, which JAX reads as zero, where nobody asked (or the batch is empty)."""
     if isinstance(cotangent, SymbolicZero):
         return None, None, None
     weight, input, bias = residuals
     return (
-        engine.input_gradient(conv, weight, cotangent) if weight.size else None,
-        engine.weight_gradient(conv, input, cotangent) if input.size else None,
-        _bias_gradient(conv, bias, cotangent) if bias is not None and bias.size else None,
+        engine.input_gradient(convolution, weight, cotangent) if weight.size else None,
+        engine.weight_gradient(convolution, input, cotangent) if input.size else None,
+        _bias_gradient(convolution, bias, cotangent) if bias is not None and bias.size else None,
     )
 
 
-def _bias_gradient(conv: Convolution, bias: Array, cotangent: Array) -> Array:
-    """The third boxed pipeline: view, eq. 5."""
-    gradient = formulas.bias_gradient(formulas.flat(cotangent), preferred_element_type=conv.accumulate)
+def _bias_gradient(convolution: Convolution, bias: Array, cotangent: Array) -> Array:
+    """View, eq. 5."""
+    gradient = formulas.bias_gradient(formulas.flat(cotangent), preferred_element_type=convolution.accumulate)
     return gradient.astype(bias.dtype)
 
 
 _convolve = jax.custom_vjp(_convolve_primal, nondiff_argnums=(0,))
 _convolve.defvjp(_convolve_forward, _convolve_backward, symbolic_zeros=True)
 
-# A call outside jit is then one compiled program and not a dispatch an operation; inside jit it vanishes.
+# Outside jit the work is then one compiled program and not a dispatch an operation; inside jit it vanishes.
 _compiled_convolve = jax.jit(_convolve, static_argnums=0, inline=True)
 
 
@@ -220,17 +221,51 @@ def _check_dtypes(input: Array, weight: Array, bias: Array | None) -> None:
             raise TypeError(f"`{argument}` must have the dtype of `input`, {input.dtype}, got {array.dtype}")
 
 
+def _check_precision(precision: Any) -> None:
+    try:
+        hash(precision)
+    except TypeError as error:
+        raise TypeError(
+            f"`precision` must be one of jax.lax.PrecisionLike, or a tuple of two, got {precision!r}"
+        ) from error
+
+
+def _varying_alike(*arrays: Array | None) -> tuple[Array | None, ...]:
+    """Inside `jax.shard_map`: all arrays as varying over every mesh axis that one of them varies over.
+
+    That a gradient is then summed over the devices on which an argument was the same is JAX's own rule for `pcast`; a
+    custom_vjp rule must give a gradient that varies like its argument, and would have to do it by hand.
+    """
+    axes = [frozenset() if array is None else jax.typeof(array).manual_axis_type.varying for array in arrays]
+    all_axes = frozenset().union(*axes)
+    return tuple(
+        array if array is None or own == all_axes else lax.pcast(array, tuple(all_axes - own), to="varying")
+        for array, own in zip(arrays, axes, strict=True)
+    )
+
+
+# What sums of products of a dtype can be returned in: itself, or wider.
+_RESULTS = {
+    "bfloat16": ("bfloat16", "float32", "float64"),
+    "float16": ("float16", "float32", "float64"),
+    "float32": ("float32", "float64"),
+    "float64": ("float64",),
+    "complex64": ("complex64", "complex128"),
+    "complex128": ("complex128",),
+}
+
+
 def _result_dtype(dtype: Any, preferred: Any) -> Any:
-    """The output's dtype: the input's, or `preferred_element_type` where it can hold that."""
+    """The output's dtype: the input's, or `preferred_element_type`."""
     if preferred is None:
         return dtype
     try:
         result = jax.dtypes.canonicalize_dtype(preferred)
     except TypeError as error:
         raise TypeError(f"`preferred_element_type` must be a dtype, got {preferred!r}") from error
-    kind = jnp.complexfloating if jnp.issubdtype(dtype, jnp.complexfloating) else jnp.floating
-    if not jnp.issubdtype(result, kind):
-        raise TypeError(f"`preferred_element_type` must be of the kind of the input's {dtype}, got {result}")
-    if jnp.promote_types(dtype, result) != result:
-        raise ValueError(f"`preferred_element_type` must be no narrower than the input's {dtype}, got {result}")
+    if result.name not in _RESULTS[dtype.name]:
+        allowed = ", ".join(_RESULTS[dtype.name])
+        raise TypeError(
+            f"`preferred_element_type` must be one of {allowed} for an input of {dtype.name}, got {result.name}"
+        )
     return result

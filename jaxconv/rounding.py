@@ -4,7 +4,8 @@ A sum of n products, accumulated in a format of unit roundoff u in any order, ha
 `n * u * sum |a*b|` to first order. Where the single rounding errors are independent and of mean zero it is at most
 `lambda * sqrt(n) * u * sum |a*b|` with a probability of at least `1 - 2 * n * exp(-lambda^2 / 2)` (Higham and Mary,
 "A new approach to probabilistic rounding error analysis", SIAM J. Sci. Comput. 41, 2019). The smaller of the two is
-used, with lambda = 6. Rounding to a narrower result adds one unit roundoff of that.
+used, with lambda = 6. Rounding to a narrower result adds one unit roundoff of that. Near zero, a result that is no
+normal number is rounded to a multiple of the smallest one, and hardware may flush what the accumulator cannot hold.
 """
 
 import math
@@ -38,7 +39,7 @@ def error_bound(magnitude: Any, terms: int, accumulate: Any, result: Any) -> np.
     relative = factor * min(terms, _CONFIDENCE * math.sqrt(terms)) * unit_roundoff(accumulate)
     if unit_roundoff(result) > unit_roundoff(accumulate):
         relative += factor * unit_roundoff(result) * (1 + relative)
-    return relative * size + float(jnp.finfo(result).tiny)
+    return relative * size + float(jnp.finfo(result).smallest_subnormal) + float(jnp.finfo(accumulate).tiny)
 
 
 def in_roundings(difference: Any, reference: Any, dtype: Any) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from jaxconv.shapes import Columns, Folded, Input, Unfolded
@@ -67,7 +68,7 @@ def fold(
     padding: Padding = 0,
     stride: int | Sequence[int] = 1,
 ) -> Folded:
-    """Adds every column of `input` back into its window: the transpose of `unfold`, the seed's weight sharing.
+    """Adds every column of `input` back into its window: the transpose of `unfold`, known as weight sharing.
 
     Names, order, defaults and results are those of `torch.nn.functional.fold`, for any number of spatial axes.
     Sums are accumulated in float32 at least and rounded once to the input's dtype.
@@ -129,22 +130,27 @@ def with_batch(argument: str, value: Any, rank: int, hint: str = "") -> tuple[Ar
 
 def inexact_array(argument: str, value: Any) -> Array:
     """`value` as a JAX array of a floating or complex dtype, or a TypeError that names `argument`."""
-    if not hasattr(value, "shape") or not hasattr(value, "dtype"):
-        raise TypeError(f"`{argument}` must be an array, got {type(value).__name__}: {value!r:.80}")
-    array = jnp.asarray(value)
-    if not jnp.issubdtype(array.dtype, jnp.inexact):
-        raise TypeError(f"`{argument}` must have a floating or complex dtype, got {array.dtype}")
-    return array
+    if not isinstance(value, (Array, np.ndarray, np.generic)):
+        raise TypeError(f"`{argument}` must be a JAX or NumPy array, got {type(value).__name__}: {value!r:.80}")
+    if value.dtype.name not in _DTYPES:
+        raise TypeError(f"`{argument}` must have a dtype among {', '.join(_DTYPES)}, got {value.dtype.name}")
+    return jnp.asarray(value)
+
+
+_DTYPES = ("float64", "float32", "bfloat16", "float16", "complex128", "complex64")
 
 
 def accumulator(dtype: Any) -> Any:
     """The dtype that sums over `dtype` are carried in: float32 at least."""
-    return jnp.promote_types(dtype, jnp.float32)
+    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
 
 
 def unfold_columns(window: Window, input: Array) -> Array:
-    """U `(N, C*taps, L)` of `input` `(N, C, *spatial)`, in plain JAX operations."""
-    taps = input
+    """U `(N, C*taps, L)` of `input` `(N, C, *spatial)`, in plain JAX operations.
+
+    Copies through the accumulator's dtype, so that its derivative, a fold, sums there and rounds once.
+    """
+    taps = input.astype(accumulator(input.dtype))
     out_spatial = window.output_size(input.shape[2:])
     for axis in range(window.rank):
         # Before: (N, C, k_0.., l_0.., spatial_axis..). The new tap axis goes behind the ones already there.
@@ -152,11 +158,14 @@ def unfold_columns(window: Window, input: Array) -> Array:
         taps = _pad_axis(taps, at, *window.padding[axis])
         taps = _slide(taps, *_axis(window, axis), out_spatial[axis], at, tap_axis=2 + axis)
     batch, channels = input.shape[:2]
-    return taps.reshape(batch, channels * window.taps, math.prod(out_spatial))
+    return taps.reshape(batch, channels * window.taps, math.prod(out_spatial)).astype(input.dtype)
 
 
 def fold_columns(window: Window, spatial: tuple[int, ...], columns: Array) -> Array:
-    """The transpose of `unfold_columns`: `(N, C*taps, L)` to `(N, C, *spatial)`, in plain JAX operations."""
+    """The transpose of `unfold_columns`: `(N, C*taps, L)` to `(N, C, *spatial)`, in plain JAX operations.
+
+    Sums in the dtype of `columns`, which is the caller's to choose.
+    """
     batch, rows = columns.shape[:2]
     taps = columns.reshape(batch, rows // window.taps, *window.kernel, *window.output_size(spatial))
     for axis in reversed(range(window.rank)):
@@ -254,6 +263,6 @@ _fold.defvjp(
     lambda window, spatial, _, cotangent: (_unfold_primal(window, spatial, cotangent),),
 )
 
-# A call outside jit is then one compiled program and not a dispatch an operation; inside jit these vanish.
+# Outside jit the work is then one compiled program and not a dispatch an operation; inside jit these vanish.
 _compiled_unfold = jax.jit(_unfold, static_argnums=(0, 1), inline=True)
 _compiled_fold = jax.jit(_fold, static_argnums=(0, 1), inline=True)

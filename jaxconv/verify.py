@@ -6,7 +6,7 @@ convolution and autodiff, and with torch's, to within the rounding of the sums (
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -104,8 +104,8 @@ LAYERS = (
 )
 
 
-def run(layers: tuple[Layer, ...] = LAYERS) -> Iterator[Row]:
-    """Yields a row a layer. `layers` default to all of `LAYERS`."""
+def run(layers: Iterable[Layer]) -> Iterator[Row]:
+    """Yields a row a layer."""
     photos = photographs()
     for index, layer in enumerate(layers):
         yield compare(layer, layer.view(photos), jax.random.key(index))
@@ -121,20 +121,21 @@ def compare(layer: Layer, input: Array, key: Array) -> Row:
     arrays = (input, weight, bias, jax.random.normal(cotangent_key, shape, input.dtype))
 
     lax_run = _compiled(_lax_conv(layer), arrays)
-    contenders = {"jaxconv": _compiled(lambda *a: conv(*a, **layer.options), arrays), "jax.lax": lax_run}
-    torch_run = _torch_run(layer)
+    ours = _compiled(lambda *a: conv(*a, **layer.options), arrays)
+    contenders = {"jaxconv": lambda: ours(*arrays), "jax.lax": lambda: lax_run(*arrays)}
+    torch_run = _torch_run(layer, arrays)
     if torch_run is not None:
         contenders["torch"] = torch_run
 
-    results, seconds = _timed(contenders, arrays)
+    results, seconds = _timed(contenders)
     # The same sums over absolute values say how large a rounding error each entry may carry.
     magnitudes = lax_run(*(jnp.abs(array) for array in arrays))
     bounds = [
         2 * error_bound(magnitude, terms, input.dtype, input.dtype)
         for magnitude, terms in zip(magnitudes, _terms(layer, shape), strict=True)
     ]
-    ours = results.pop("jaxconv")
-    comparisons = {name: _comparison(ours, theirs, bounds) for name, theirs in results.items()}
+    mine = results.pop("jaxconv")
+    comparisons = {name: _comparison(mine, theirs, bounds) for name, theirs in results.items()}
     return Row(layer, input.shape, shape, comparisons, seconds)
 
 
@@ -157,15 +158,15 @@ def _terms(layer: Layer, output_shape: tuple[int, ...]) -> tuple[int, int, int, 
     return group_channels * taps + 1, group_outputs * taps, positions, positions
 
 
-def _timed(contenders: dict[str, Callable], arrays: tuple) -> tuple[dict[str, list[np.ndarray]], dict[str, float]]:
+def _timed(contenders: dict[str, Callable]) -> tuple[dict[str, list[np.ndarray]], dict[str, float]]:
     """What each contender gives, and its median time, the contenders called in turn."""
-    results = {name: [np.asarray(array) for array in call(*arrays)] for name, call in contenders.items()}
+    results = {name: [np.asarray(array) for array in call()] for name, call in contenders.items()}
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(_REPEATS):
         for name, call in contenders.items():
             if sum(times[name]) < _BUDGET:
                 start = time.perf_counter()
-                jax.block_until_ready(call(*arrays))
+                jax.block_until_ready(call())
                 times[name].append(time.perf_counter() - start)
     return results, {name: statistics.median(taken) for name, taken in times.items()}
 
@@ -198,18 +199,18 @@ def _lax_conv(layer: Layer) -> Callable[..., Array]:
     return function
 
 
-def _torch_run(layer: Layer) -> Callable | None:
-    """The same with torch's autograd; None where torch is not installed."""
+def _torch_run(layer: Layer, arrays: tuple) -> Callable | None:
+    """The same with torch's autograd on the same numbers; None where torch is not installed."""
     try:
         import torch
         import torch.nn.functional as F
     except ImportError:
         return None
     function: Callable[..., Any] = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}[len(layer.weight)]
+    input, weight, bias, cotangent = (torch.from_numpy(np.array(array)) for array in arrays)
+    leaves = [array.requires_grad_() for array in (input, weight, bias)]
 
-    def forward_and_backward(*arrays):
-        input, weight, bias, cotangent = (torch.from_numpy(np.array(array)) for array in arrays)
-        leaves = [array.requires_grad_() for array in (input, weight, bias)]
+    def forward_and_backward():
         output = function(*leaves, **layer.options)
         return [array.detach().numpy() for array in (output, *torch.autograd.grad(output, leaves, cotangent))]
 

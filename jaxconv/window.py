@@ -4,7 +4,7 @@ A window reads, for output position `l` and kernel position (tap) `k` of one axi
 
     stride * l + dilation * k - low        (zero where that falls outside the input)
 
-which is the unfolding of the seed's section 1 written out. Nothing here touches an array, so every size is known
+which is the unfolding written out. Nothing here touches an array, so every size is known
 and every mistake is reported before JAX begins to trace.
 """
 
@@ -60,6 +60,10 @@ class Window:
         return tuple(sizes)
 
 
+# An array axis beyond this has no index in XLA, and neither has a step to anywhere in it.
+_LARGEST = 2**31 - 1
+
+
 def integer(argument: str, value: Any, minimum: int) -> int:
     """`value` as a plain int that is at least `minimum`, or an error that names `argument`."""
     if isinstance(value, bool):
@@ -68,14 +72,15 @@ def integer(argument: str, value: Any, minimum: int) -> int:
         number = operator.index(value)
     except Exception as error:  # a traced value refuses with an error of JAX's own
         raise TypeError(f"`{argument}` must be made of integers that are known at trace time, got {value!r}") from error
-    if number < minimum:
-        raise ValueError(f"`{argument}` must be at least {minimum}, got {number}")
+    if not minimum <= number <= _LARGEST:
+        bound = f"at least {minimum}" if number < minimum else f"at most {_LARGEST}"
+        raise ValueError(f"`{argument}` must be {bound}, got {number}")
     return number
 
 
 def is_sequence(value: Any) -> bool:
-    """Whether `value` lists one entry an axis (a list, a tuple, an integer array of one axis)."""
-    return not isinstance(value, str) and (isinstance(value, Sequence) or getattr(value, "ndim", 0) == 1)
+    """Whether `value` lists one entry an axis (a list, a tuple, an array of at least one axis)."""
+    return not isinstance(value, (str, bytes)) and (isinstance(value, Sequence) or getattr(value, "ndim", 0) > 0)
 
 
 def per_axis(argument: str, value: Any, rank: int, minimum: int) -> tuple[int, ...]:

@@ -71,10 +71,10 @@ def assert_close(ours: Any, theirs: Any) -> None:
     jax.tree.map(check, ours, theirs)
 
 
-def assert_right(geometry: Geometry, arrays: Four, results: tuple, result: Any, accumulate: Any = None) -> None:
+def assert_right(geometry: Geometry, arrays: Four, results: tuple, result: Any) -> None:
     """Each of output and gradients is within rounding of torch's in double precision, and of the right shape and dtype.
 
-    `result` is the output's dtype; gradients have that of `arrays`.
+    `result` is the output's dtype; gradients have that of `arrays`. Sums are carried in float32 at least, and in `result`.
     """
     truth = torch_results(geometry, arrays)
     magnitudes = torch_results(geometry, tuple(np.abs(array) for array in arrays))  # type: ignore[arg-type]
@@ -85,7 +85,7 @@ def assert_right(geometry: Geometry, arrays: Four, results: tuple, result: Any, 
     ):
         assert got.shape == true.shape, name
         assert got.dtype == dtype, name
-        bound = error_bound(magnitude, terms, accumulate or jnp.promote_types(dtype, jnp.float32), dtype)
+        bound = error_bound(magnitude, terms, jnp.promote_types(result, jnp.float32), dtype)
         error = np.abs(np.asarray(got).astype(true.dtype) - true)
         worst = (error / bound).max(initial=0)
         assert (error <= bound).all(), f"{name}: error is {worst:.3g} times what rounding explains"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxconv
+from jaxconv import formulas
 
 INPUT = jax.ShapeDtypeStruct((2, 4, 8, 8), jnp.float32)
 WEIGHT = jax.ShapeDtypeStruct((6, 4, 3, 3), jnp.float32)
@@ -18,7 +19,8 @@ def shaped(*shape, dtype=jnp.float32):
 
 CONV = [
     # call arguments, keywords, kind of error, what it says
-    ((shaped(2, 4, 8), WEIGHT), {"stride": 1, "groups": 2}, ValueError, r"`groups=2`|channels"),
+    ((shaped(2, 4, 8), WEIGHT), {}, ValueError, r"`input` must have 4 channels .*got 2"),  # read as unbatched
+    ((shaped(1, 2, 4, 8, 8), WEIGHT), {}, ValueError, r"`input` must have 4 axes, .*got shape \(1, 2, 4, 8, 8\)"),
     ((shaped(4, 8), WEIGHT), {}, ValueError, r"`input` must have 4 axes, or 3 without the batch, got shape \(4, 8\)"),
     ((INPUT, shaped(6, 4)), {}, ValueError, r"`weight` must be \(C_out, .*got shape \(6, 4\)"),
     ((INPUT, shaped(6, 3, 3, 3)), {}, ValueError, r"`input` must have 3 channels .*got 4"),
@@ -47,15 +49,17 @@ CONV = [
     ((INPUT, shaped(6, 4, 0, 3)), {}, ValueError, r"`weight` must have no empty axis, got shape \(6, 4, 0, 3\)"),
     ((INPUT, shaped(6, 4, 3, 3, dtype=jnp.bfloat16)), {}, TypeError, r"`weight` must have .*float32, got bfloat16"),
     ((INPUT, WEIGHT, shaped(6, dtype=jnp.float16)), {}, TypeError, r"`bias` must have .*float32, got float16"),
-    ((shaped(2, 4, 8, 8, dtype=jnp.int32), WEIGHT), {}, TypeError, r"`input` must have a floating .*got int32"),
-    ((INPUT, shaped(6, 4, 3, 3, dtype=bool)), {}, TypeError, r"`weight` must have a floating .*got bool"),
-    ((INPUT, WEIGHT), {"preferred_element_type": jnp.int32}, TypeError, r"`preferred_element_type` .*got int32"),
     (
-        (INPUT, WEIGHT),
-        {"preferred_element_type": jnp.bfloat16},
-        ValueError,
-        r"no narrower than .*float32, got bfloat16",
+        (shaped(2, 4, 8, 8, dtype=jnp.int32), WEIGHT),
+        {},
+        TypeError,
+        r"`input` must have a dtype among float64, .*got int32",
     ),
+    ((INPUT, shaped(6, 4, 3, 3, dtype=bool)), {}, TypeError, r"`weight` must have a dtype among .*got bool"),
+    ((INPUT, WEIGHT), {"preferred_element_type": jnp.int32}, TypeError, r"`preferred_element_type` .*got int32"),
+    ((INPUT, WEIGHT), {"preferred_element_type": jnp.bfloat16}, TypeError, r"one of float32, float64 .*got bfloat16"),
+    ((INPUT, WEIGHT), {"stride": 2**31}, ValueError, r"`stride` must be at most 2147483647, got 2147483648"),
+    ((INPUT, WEIGHT), {"precision": ["highest"]}, TypeError, r"`precision` must be one of .*got \['highest'\]"),
     ((INPUT, WEIGHT), {"preferred_element_type": "nonsense"}, TypeError, r"must be a dtype, got 'nonsense'"),
 ]
 
@@ -85,7 +89,12 @@ UNFOLD = [
     ((shaped(2, 3, 5, 5),), {"kernel_size": 0}, ValueError, r"`kernel_size` must be at least 1, got 0"),
     ((shaped(2, 3, 5, 5),), {"kernel_size": 6}, ValueError, r"too small .*expected at least 6 cells.*got 5"),
     ((shaped(2, 0, 5, 5),), {"kernel_size": 3}, ValueError, r"empty only in its batch axis, got shape \(2, 0, 5, 5\)"),
-    ((shaped(2, 3, 5, 5, dtype=jnp.int8),), {"kernel_size": 3}, TypeError, r"floating or complex dtype, got int8"),
+    (
+        (shaped(2, 3, 5, 5, dtype=jnp.int8),),
+        {"kernel_size": 3},
+        TypeError,
+        r"`input` must have a dtype among .*got int8",
+    ),
 ]
 
 FOLD = [
@@ -117,10 +126,35 @@ def test_fold_refuses(arrays, options, kind, message):
 
 
 def test_a_list_is_no_array():
-    with pytest.raises(TypeError, match=r"`input` must be an array, got list"):
+    with pytest.raises(TypeError, match=r"`input` must be a JAX or NumPy array, got list"):
         jaxconv.conv1d([[[1.0, 2.0]]], np.ones((1, 1, 1)))  # type: ignore[arg-type]
 
 
 def test_a_traced_stride_is_refused():
     with pytest.raises(TypeError, match=r"`stride` must be made of integers that are known at trace time"):
         jax.jit(lambda s: jaxconv.conv1d(jnp.ones((1, 1, 5)), jnp.ones((1, 1, 2)), stride=s))(2)
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "int4", "object", "<U3", "longdouble"])
+def test_a_dtype_that_sums_cannot_be_carried_in_is_refused(dtype):
+    array = jnp.ones((1, 2, 5), dtype) if dtype in ("float8_e4m3fn", "int4") else np.ones((1, 2, 5)).astype(dtype)
+    for call in (lambda: jaxconv.unfold(array, (3,)), lambda: jaxconv.conv1d(array, array[:, :, :2])):
+        with pytest.raises(TypeError, match=r"must have a dtype among float64, .*got"):
+            call()
+
+
+FORMULAS = [
+    (formulas.output, ((2, 8, 5), (6, 8), (1,)), 1, r"`bias` must have one entry for each of the 6 rows .*got \(1,\)"),
+    (formulas.output, ((2, 8, 5), (6, 7)), 1, r"`u` must have 7 rows .*got 8"),
+    (formulas.output, ((2, 8, 5), (6, 4)), 3, r"`groups` must divide the 8 channels of `u`, got groups=3"),
+    (formulas.output, ((8, 5), (6, 8)), 1, r"`u` must have 3 axes, got shape \(8, 5\)"),
+    (formulas.unfolded_gradient, ((2, 6, 5), (5, 8)), 1, r"`cotangent` must have 5 channels.*got 6"),
+    (formulas.unfolded_gradient, ((2, 6, 5), (3, 8)), 2, r"`groups` must divide the 3 rows of `weight`"),
+    (formulas.weight_gradient, ((2, 6, 5), (1, 8, 5)), 1, r"`u` and `cotangent` must agree in axes 0 and 2"),
+]
+
+
+@pytest.mark.parametrize(("function", "shapes", "groups", "message"), FORMULAS)
+def test_a_formula_refuses_operands_that_do_not_fit(function, shapes, groups, message):
+    with pytest.raises(ValueError, match=message):
+        function(*map(jnp.ones, shapes), groups=groups)

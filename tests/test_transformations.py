@@ -109,6 +109,16 @@ def test_compiled_once_for_a_shape(arrays):
     assert len(traces) == 1
 
 
+def test_outside_jit_a_shape_is_compiled_once_too(arrays):
+    compiled = jaxconv.conv.__globals__["_compiled_convolve"]
+    compiled.clear_cache()
+    for scale in (1, 2, 3):
+        conv(*(scale * array for array in arrays))
+    assert compiled._cache_size() == 1
+    conv(arrays[0][:1], *arrays[1:])
+    assert compiled._cache_size() == 2
+
+
 @pytest.mark.parametrize("in_axes", [(0, None, None), (None, 0, None), (None, None, 0), (0, 0, 0), (1, 2, None)])
 def test_vmap_over_any_argument(arrays, in_axes):
     stacked = [
@@ -184,3 +194,40 @@ def test_scan_forward_and_backward():
 def test_under_jit_as_outside_of_it(arrays):
     gradient = jax.grad(loss_of(conv), argnums=(0, 1, 2))
     assert_close(gradient(*arrays), jax.jit(gradient)(*arrays))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_second_derivatives_carry_their_sums_in_float32(dtype):
+    """A sum of 29 ones and one 256: exact in bfloat16 only if it is rounded once, at the end."""
+    weight = jnp.ones((1, 1, 30), dtype)
+    direction = weight.at[0, 0, 29].set(256)
+    input = jnp.ones((1, 1, 90), dtype)
+    inner = jax.grad(lambda x, w: jnp.sum(jaxconv.conv1d(x, w)), argnums=1)
+    by_input = jax.grad(lambda x: jnp.vdot(inner(x, weight), direction))(input)
+    assert float(by_input[0, 0, 40]) == float(jnp.asarray(285, dtype))
+    columns = jnp.ones((1, 30, 35), dtype)
+    folded = jaxconv.fold(columns.at[0, 29].set(256), (64,), (30,))
+    fold = jax.vjp(lambda u: jaxconv.fold(u, (64,), (30,)), columns)[1]
+    again = jax.grad(lambda t: jnp.vdot(fold(t)[0], columns.at[0, 29].set(256)))(jnp.ones((1, 1, 64), dtype))
+    np.testing.assert_array_equal(again, folded)
+
+
+def test_inside_shard_map_a_shared_weight_gets_the_sum_over_devices():
+    from jax.sharding import PartitionSpec as Spec
+
+    mesh = jax.make_mesh((1,), ("device",), axis_types=(jax.sharding.AxisType.Auto,))
+    weight, input = jnp.ones((2, 3, 3)), jnp.arange(96.0).reshape(4, 3, 8)
+
+    def total(input, weight):
+        return jax.lax.psum(jnp.sum(jaxconv.conv1d(input, weight) ** 2), "device")
+
+    mapped = jax.shard_map(total, mesh=mesh, in_specs=(Spec("device"), Spec()), out_specs=Spec())
+    alone = jax.grad(lambda w: jnp.sum(jaxconv.conv1d(input, w) ** 2))(weight)
+    np.testing.assert_array_equal(jax.grad(mapped, 1)(input, weight), alone)
+
+
+def test_strict_dtype_promotion():
+    with jax.numpy_dtype_promotion("strict"):
+        narrow = jnp.ones((1, 1, 5), jnp.bfloat16)
+        wide = {"preferred_element_type": jnp.float32}
+        jax.grad(lambda x: jnp.sum(jaxconv.conv1d(x, narrow[:, :, :3], narrow[0, 0, :1], **wide)))(narrow)

@@ -35,13 +35,14 @@ def test_same_keeps_the_size_and_puts_the_odd_cell_high(taps, dilation, size):
     assert high - low in (0, 1)
 
 
-def test_padding_has_five_spellings():
+def test_padding_can_be_spelled():
     arguments = ((3, 5), (1, 1), (1, 2))
     assert padding_pairs(2, *arguments) == ((2, 2), (2, 2))
     assert padding_pairs([1, 2], *arguments) == ((1, 1), (2, 2))
     assert padding_pairs([(1, 2), (0, 3)], *arguments) == ((1, 2), (0, 3))
     assert padding_pairs("valid", *arguments) == ((0, 0), (0, 0))
     assert padding_pairs("same", *arguments) == ((1, 1), (4, 4))
+    assert padding_pairs(np.array([[1, 2], [0, 3]]), *arguments) == ((1, 2), (0, 3))  # type: ignore[arg-type]
     assert padding_pairs(np.array([1, 2]), *arguments) == ((1, 1), (2, 2))  # type: ignore[arg-type]
 
 

@@ -1,6 +1,6 @@
-"""The seed to the letter: write U out in full, then multiply.
+"""The formulas to the letter: write U out in full, then multiply.
 
-Reads like `some-formulae.md`, and is what every other way of summing is held against. It pays for U: `taps` times the
+The readable engine, and what every other way of summing is held against. It pays for U: `taps` times the
 input in memory, forward and backward.
 """
 
@@ -13,25 +13,31 @@ from jaxconv.convolution import Convolution
 from jaxconv.unfold import fold_columns, unfold_columns
 
 
-def output(conv: Convolution, input: Array, weight: Array, bias: Array | None) -> Array:
+def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None) -> Array:
     """Eq. 1 and 2: unfold, multiply by W~, add B~, view."""
-    u = unfold_columns(conv.window, input)
-    flat = formulas.output(u, _flat(weight), bias, conv.groups, **conv.dot)
-    return flat.astype(conv.result).reshape(*flat.shape[:2], *conv.out_spatial)
+    u = unfold_columns(convolution.window, input)
+    bias = None if bias is None else bias.astype(convolution.accumulate)
+    flat = formulas.output(u, _flat(weight), bias, convolution.groups, **convolution.dot)
+    return flat.astype(convolution.result).reshape(*flat.shape[:2], *convolution.out_spatial)
 
 
-def input_gradient(conv: Convolution, weight: Array, cotangent: Array) -> Array:
-    """The seed's first boxed pipeline: view, eq. 3, fold."""
-    u_gradient = formulas.unfolded_gradient(formulas.flat(cotangent), _flat(weight), conv.groups, **conv.dot)
-    return fold_columns(conv.window, conv.spatial, u_gradient).astype(weight.dtype)
+def input_gradient(convolution: Convolution, weight: Array, cotangent: Array) -> Array:
+    """The first pipeline: view, eq. 3, fold."""
+    flat = formulas.flat(cotangent)
+    u_gradient = formulas.unfolded_gradient(
+        flat, _flat(weight).astype(flat.dtype), convolution.groups, **convolution.dot
+    )
+    return fold_columns(convolution.window, convolution.spatial, u_gradient).astype(weight.dtype)
 
 
-def weight_gradient(conv: Convolution, input: Array, cotangent: Array) -> Array:
-    """The seed's second boxed pipeline: view, eq. 4, view."""
-    u = unfold_columns(conv.window, input)
-    flat = formulas.weight_gradient(formulas.flat(cotangent), u, conv.groups, **conv.dot)
-    group_channels = input.shape[1] // conv.groups
-    return flat.reshape(flat.shape[0], group_channels, *conv.window.kernel).astype(input.dtype)
+def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
+    """The second pipeline: view, eq. 4, view."""
+    u = unfold_columns(convolution.window, input)
+    flat = formulas.weight_gradient(
+        formulas.flat(cotangent), u.astype(cotangent.dtype), convolution.groups, **convolution.dot
+    )
+    group_channels = input.shape[1] // convolution.groups
+    return flat.reshape(flat.shape[0], group_channels, *convolution.window.kernel).astype(input.dtype)
 
 
 def _flat(weight: Array) -> Array:
