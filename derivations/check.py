@@ -18,17 +18,16 @@ from derivations.indices import Entries, all_derivatives, polynomial_entries, po
 
 @dataclass(frozen=True)
 class Counterexample:
-    """Where a claim fails: which gradient, on which index set, at which index, what was claimed and what is true."""
+    """Where something fails: in which quantity at which index, on which index set or for which shapes, and by what."""
 
-    claim: Claim
-    index_set: str
+    quantity: str
     index: tuple[int, ...]
+    where: str
     claimed: str
     true: str
 
     def __str__(self) -> str:
-        entry = f"∂L/∂{self.claim.argument.name}{list(self.index)}"
-        return f"{entry} on {self.index_set}: claimed {self.claimed}, true is {self.true}"
+        return f"{self.quantity}{list(self.index)} of {self.where}: claimed {self.claimed}, true is {self.true}"
 
 
 @dataclass(frozen=True)
@@ -95,13 +94,13 @@ def brute_force(
 def _first_difference(
     claim: Claim, name: str, sizes: IndexSet, tensors: Mapping[str, Entries], truth: Entries
 ) -> Counterexample | None:
-    shape = claim.argument.shape_on(sizes)
+    shape, gradient = claim.argument.shape_on(sizes), f"∂L/∂{claim.argument.name}"
     try:
         claimed = evaluate(claim.formula, claim.at, shape, sizes, tensors)
     except (IndexError, ZeroDivisionError) as error:
         at, true = next(iter(truth.items()))
-        return Counterexample(claim, name, at, f"nothing ({error})", str(true))
+        return Counterexample(gradient, at, name, f"nothing ({error})", str(true))
     for at, true in truth.items():
         if true - claimed[at] != 0:
-            return Counterexample(claim, name, at, str(claimed[at]), str(true))
+            return Counterexample(gradient, at, name, str(claimed[at]), str(true))
     return None

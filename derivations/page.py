@@ -32,7 +32,7 @@ p { max-width: 52rem; } .soft { color: var(--soft); }
 math { font-size: 1.15em; }
 .boxed { border: 2px solid var(--ink); padding: .5rem 1rem; display: inline-block; margin: .4rem 0; }
 .steps { overflow-x: auto; border-left: 4px solid var(--line); padding-left: 1rem; }
-.step { display: grid; grid-template-columns: 10rem max-content; gap: 0 .6rem; align-items: center; padding: .28rem 0; }
+.step { display: grid; grid-template-columns: 12rem max-content; gap: 0 .6rem; align-items: center; padding: .28rem 0; }
 .step span { text-align: right; } .step small { grid-column: 2; color: var(--soft); font-size: .92rem; }
 .step.last > div { background: #eef7f1; padding: .15rem .5rem; border-radius: .3rem; }
 .good { color: var(--good); font-weight: bold; } .bad { color: var(--bad); font-weight: bold; }
@@ -143,9 +143,9 @@ def _refutations(report: Report) -> str:
         if found is None:
             told = '<td class="bad" colspan="3">not refuted</td>'
         else:
-            entry = f"∂L/∂{found.claim.argument.name}{list(found.index)}"
+            entry = f"{found.quantity}{list(found.index)}"
             told = (
-                f"<td><code>{escape(found.index_set)}</code></td><td><code>{escape(plain(entry))}</code></td>"
+                f"<td><code>{escape(found.where)}</code></td><td><code>{escape(plain(entry))}</code></td>"
                 f"<td><code>{escape(plain(found.claimed))}</code><br>true: <code>{escape(plain(found.true))}</code></td>"
             )
         rows.append(f"<tr><td>{escape(check.claim.name)}</td><td>{escape(check.claim.title)}</td>{told}</tr>")

@@ -139,8 +139,8 @@ def to_json(report: Report) -> str:
             "entries": check.entries,
             "counterexample": counterexample
             and {
-                "index_set": counterexample.index_set,
-                "argument": counterexample.claim.argument.name,
+                "index_set": counterexample.where,
+                "gradient": counterexample.quantity,
                 "index": counterexample.index,
                 "claimed": counterexample.claimed,
                 "true": counterexample.true,

@@ -89,7 +89,7 @@ def test_every_mutant_is_refuted_where_it_is_wrong(claim):
     assert not result
     found = result.counterexample
     assert found is not None
-    sizes = dict(index_sets_of(claim.map))[found.index_set]
+    sizes = dict(index_sets_of(claim.map))[found.where]
     _, tensors, gradients = brute_force(claim.map, tuple(sizes.items()))
     assert str(gradients[claim.argument.name][found.index]) == found.true
     if not found.claimed.startswith("nothing"):
@@ -102,7 +102,7 @@ def test_the_first_counterexample_is_the_smallest():
     missing_sum = next(c for c in mutants() if c.name == "(5)" and c.title == "sum over the positions missing")
     result = check(missing_sum)
     assert result.counterexample is not None
-    assert result.counterexample.index_set == "P1 Q1 R2 M1"
+    assert result.counterexample.where == "P1 Q1 R2 M1"
 
 
 def test_there_are_at_least_twenty_mutants_and_no_two_alike():

@@ -11,7 +11,7 @@ FLOORS = [
     {"unfold", "formulas", "convolution"},
     {"engines"},
     {"conv"},
-    {"verify", "cli", "__main__", "__init__"},
+    {"proofs", "verify", "cli", "__main__", "__init__"},
 ]
 ROOMS = sorted((ROOT / "jaxconv").rglob("*.py"))
 

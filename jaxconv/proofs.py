@@ -1,0 +1,231 @@
+"""What is proven of this library, and the geometries that it is proven on.
+
+The shipped functions' own jaxprs, forward and backward, run on symbols (`derivations.prove`) and must equal, exactly,
+definitions that share nothing with them (`derivations.equations`), their derivatives, and the derivatives of those.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxconv
+from derivations.equations import EQUATION_2, EQUATIONS, Claim, Layer, Map
+from derivations.evaluate import evaluate
+from derivations.index_sets import Geometry
+from derivations.indices import Tensor
+from derivations.prove import Verdict, prove_definition, prove_equal, prove_vjp
+from jaxconv import engines, formulas
+from jaxconv.convolution import Convolution
+from jaxconv.window import Window
+
+# Every branch of every engine: strides that skip, kernels that overhang, asymmetric padding, dilation, groups, depthwise,
+# taps that see only padding, an axis of more taps than are unfolded directly, one to three axes.
+GEOMETRIES = (
+    Geometry(2, 1, (2, 3), (5,), (3,), (1,), (1,), ((1, 1),)),
+    Geometry(1, 2, (1, 2), (6,), (2,), (3,), (2,), ((2, 0),)),
+    Geometry(1, 1, (1, 2), (2,), (5,), (1,), (1,), ((2, 3),)),
+    Geometry(1, 1, (1, 1), (1,), (3,), (1,), (4,), ((4, 4),)),
+    Geometry(1, 1, (1, 1), (4,), (33,), (2,), (1,), ((15, 18),)),
+    Geometry(1, 1, (2, 2), (4, 3), (1, 1), (1, 1), (1, 1), ((0, 0), (0, 0))),
+    Geometry(2, 1, (2, 2), (4, 4), (3, 3), (1, 1), (1, 1), ((1, 1), (1, 1))),
+    Geometry(1, 3, (1, 1), (4, 3), (2, 2), (1, 1), (1, 1), ((1, 0), (0, 1))),
+    Geometry(1, 2, (1, 2), (5, 4), (2, 2), (2, 3), (2, 1), ((0, 1), (2, 0))),
+    Geometry(1, 1, (1, 2), (6, 6), (2, 2), (4, 3), (1, 1), ((0, 0), (0, 0))),
+    Geometry(1, 1, (1, 1), (2, 3, 2), (2, 2, 2), (1, 1, 1), (1, 1, 1), ((1, 0), (0, 0), (1, 1))),
+    Geometry(1, 2, (1, 1), (3, 2, 4), (2, 1, 2), (2, 1, 2), (1, 1, 2), ((0, 1), (1, 0), (0, 0))),
+)
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One statement: `subject` (a function, or an engine's), what is proven of it, where, and how to find out."""
+
+    subject: str
+    statement: str
+    geometry: str
+    verdict: Callable[[], Verdict]
+
+
+def engine_names() -> tuple[str, ...]:
+    """The engines, which are the modules of `jaxconv.engines`."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(engines.__path__)))
+
+
+def proofs() -> Iterator[Proof]:
+    """Everything that is to be proven, one statement after the other."""
+    yield from _of_formulas()
+    for geometry in GEOMETRIES:
+        yield from _of_unfold_and_fold(geometry)
+        yield from _of_conv("conv", jaxconv.conv, geometry)
+        yield from _of_conv(f"conv{geometry.rank}d", getattr(jaxconv, f"conv{geometry.rank}d"), geometry)
+        for name in engine_names():
+            yield from _of_engine(name, geometry)
+
+
+def _definition(source: Map | Claim, sizes: dict, result: Tensor, tensors: tuple[Tensor, ...], shape: tuple[int, ...]):
+    """A SymPy entry of `result` as a function of arrays, in the order of `tensors`, to an array of `shape`."""
+    formula = source.entry if isinstance(source, Map) else source.formula
+
+    def definition(*arrays: np.ndarray) -> np.ndarray:
+        views = [array.reshape(tensor.shape_on(sizes)) for array, tensor in zip(arrays, tensors, strict=True)]
+        entries = {tensor.name: dict(np.ndenumerate(view)) for tensor, view in zip(tensors, views, strict=True)}
+        values = evaluate(formula, source.at, result.shape_on(sizes), sizes, entries)
+        array = np.empty(result.shape_on(sizes), object)
+        for at, value in values.items():
+            array[at] = value
+        return array.reshape(shape)
+
+    return definition
+
+
+def _named(name: str, function: Callable) -> Callable:
+    def named(*arguments):
+        return function(*arguments)
+
+    named.__name__ = name
+    return named
+
+
+def _of_formulas() -> Iterator[Proof]:
+    sizes = dict(zip(EQUATION_2.output.shape, (2, 2, 3), strict=True))
+    sizes |= {EQUATION_2.arguments[0].shape[1]: 4}
+    u, weight, bias = EQUATION_2.arguments
+    cotangent = EQUATION_2.cotangent
+    where = "P2 Q2 R3 M4"
+    flat = (2,)
+
+    def shape(tensor):
+        return flat if tensor is bias else tensor.shape_on(sizes)
+
+    table = {
+        "output": (EQUATION_2, EQUATION_2.output, (u, weight, bias), "is eq. 2"),
+        "unfolded_gradient": (EQUATIONS[0], u, (cotangent, weight), "is eq. 3"),
+        "weight_gradient": (EQUATIONS[1], weight, (cotangent, u), "is eq. 4"),
+        "bias_gradient": (EQUATIONS[2], bias, (cotangent,), "is eq. 5"),
+    }
+    for name, (source, result, tensors, statement) in table.items():
+        function = getattr(formulas, name)
+        shapes = tuple(map(shape, tensors))
+        definition = _definition(source, sizes, result, tensors, shape(result))
+        yield Proof(f"formulas.{name}", statement, where, partial(prove_definition, function, definition, *shapes))
+        yield Proof(f"formulas.{name}", "VJP", where, partial(prove_vjp, function, *shapes))
+    yield Proof("formulas.flat", "VJP", where, partial(prove_vjp, formulas.flat, (2, 2, 3, 2)))
+    for name, shapes in (
+        ("output", ((2, 4, 3), (2, 2), (2,))),
+        ("unfolded_gradient", ((2, 2, 3), (2, 2))),
+        ("weight_gradient", ((2, 2, 3), (2, 4, 3))),
+    ):
+        grouped = _named(name, partial(getattr(formulas, name), groups=2))
+        apart = _named("the same group by group", partial(_group_by_group, name))
+        yield Proof(f"formulas.{name}", "with groups, each alone", where, partial(prove_equal, grouped, apart, *shapes))
+        yield Proof(f"formulas.{name}", "VJP with groups", where, partial(prove_vjp, grouped, *shapes))
+
+
+def _group_by_group(name: str, *arrays: Any) -> Any:
+    """One of the formulas with two groups, from the same formula without."""
+    axes = {"output": (1, 0, 0), "unfolded_gradient": (1, 0), "weight_gradient": (1, 1)}[name]
+    halves = [jnp.split(array, 2, axis) for array, axis in zip(arrays, axes, strict=True)]
+    parts = [getattr(formulas, name)(*half) for half in zip(*halves, strict=True)]
+    return jnp.concatenate(parts, axis=0 if name == "weight_gradient" else 1)
+
+
+def _shapes(geometry: Geometry) -> tuple[tuple[int, ...], ...]:
+    """Of input, weight, bias and cotangent, as the numeric package takes them."""
+    inputs, outputs = (geometry.groups * channels for channels in geometry.channels)
+    return (
+        (geometry.batch, inputs, *geometry.spatial),
+        (outputs, geometry.channels[0], *geometry.kernel),
+        (outputs,),
+        (geometry.batch, outputs, *geometry.output_sizes()),
+    )
+
+
+def _of_unfold_and_fold(geometry: Geometry) -> Iterator[Proof]:
+    layer, sizes = Layer(geometry.rank), geometry.index_set()
+    image = _shapes(geometry)[0]
+    columns = (geometry.batch, image[1] * int(np.prod(geometry.kernel)), int(np.prod(geometry.output_sizes())))
+    window: dict[str, Any] = {
+        "kernel_size": geometry.kernel,
+        "dilation": geometry.dilation,
+        "padding": geometry.padding,
+        "stride": geometry.stride,
+    }
+    claim = layer.fold_claim
+    unfold = _named("unfold", lambda x: jaxconv.unfold(x, **window))
+    fold = _named("fold", lambda u: jaxconv.fold(u, geometry.spatial, **window))
+    definition = _definition(layer.unfold, sizes, layer.unfolded, (layer.input,), columns)
+    sharing = _definition(claim, sizes, layer.input, (layer.unfolded_cotangent,), image)
+    for name, function, truth, shape in (("unfold", unfold, definition, image), ("fold", fold, sharing, columns)):
+        yield Proof(name, "is its definition", str(geometry), partial(prove_definition, function, truth, shape))
+        yield from _derivatives(name, function, (shape,), geometry)
+    unbatched = _named("unfold, unbatched", lambda x: jaxconv.unfold(x, **window))
+    stacked = _named("unfold of one", lambda x: jaxconv.unfold(x[None], **window)[0])
+    yield Proof("unfold", "unbatched", str(geometry), partial(prove_equal, unbatched, stacked, image[1:]))
+
+
+def _of_conv(name: str, function: Callable, geometry: Geometry) -> Iterator[Proof]:
+    layer, sizes = Layer(geometry.rank), geometry.index_set()
+    *shapes, output = _shapes(geometry)
+    options = {
+        "stride": geometry.stride,
+        "padding": geometry.padding,
+        "dilation": geometry.dilation,
+        "groups": geometry.groups,
+    }
+    tensors = (layer.input, layer.weight, layer.bias)
+    conv = _named(name, partial(function, **options))
+    truth = _definition(layer.convolution, sizes, layer.output, tensors, output)
+    yield Proof(name, "is its definition", str(geometry), partial(prove_definition, conv, truth, *shapes))
+    yield from _derivatives(name, conv, tuple(shapes), geometry)
+    stacked = _named("conv of one", lambda x, w, b: function(x[None], w, b, **options)[0])
+    yield Proof(name, "unbatched", str(geometry), partial(prove_equal, conv, stacked, shapes[0][1:], *shapes[1:]))
+    without = _named("conv with a bias of 0", lambda x, w: function(x, w, jnp.zeros(shapes[2], x.dtype), **options))
+    yield Proof(name, "without bias", str(geometry), partial(prove_equal, conv, without, *shapes[:2]))
+
+
+def _derivatives(name: str, function: Callable, shapes: tuple, geometry: Geometry) -> Iterator[Proof]:
+    """The registered VJP, and the VJP of that."""
+    output = jax.eval_shape(function, *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)).shape
+
+    def gradients(*arguments):
+        return jax.vjp(function, *arguments[:-1])[1](arguments[-1])
+
+    again = _named(f"the VJP of {name}", gradients)
+    yield Proof(name, "VJP", str(geometry), partial(prove_vjp, function, *shapes))
+    yield Proof(name, "VJP of the VJP", str(geometry), partial(prove_vjp, again, *shapes, output))
+
+
+def _of_engine(name: str, geometry: Geometry) -> Iterator[Proof]:
+    """The engine's three functions themselves, whoever chooses them."""
+    engine = importlib.import_module(f"jaxconv.engines.{name}")
+    layer, sizes = Layer(geometry.rank), geometry.index_set()
+    window = Window(geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
+    convolution = Convolution(window, geometry.spatial, geometry.groups, None, jnp.dtype("float32"), jnp.float32)
+    input, weight, bias, output = _shapes(geometry)
+    table = (
+        (
+            "output",
+            layer.convolution,
+            layer.output,
+            (layer.input, layer.weight, layer.bias),
+            (input, weight, bias),
+            output,
+        ),
+        ("input_gradient", layer.input_claim, layer.input, (layer.weight, layer.cotangent), (weight, output), input),
+        ("weight_gradient", layer.weight_claim, layer.weight, (layer.input, layer.cotangent), (input, output), weight),
+    )
+    for part, source, result, tensors, shapes, shape in table:
+        function = _named(f"{name}.{part}", partial(getattr(engine, part), convolution))
+        truth = _definition(source, sizes, result, tensors, shape)
+        statement = f"{part.replace('_', ' ')} is its definition"
+        yield Proof(f"engine {name}", statement, str(geometry), partial(prove_definition, function, truth, *shapes))
+        yield Proof(
+            f"engine {name}", f"VJP of {part.replace('_', ' ')}", str(geometry), partial(prove_vjp, function, *shapes)
+        )

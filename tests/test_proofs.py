@@ -1,0 +1,92 @@
+"""What ships is proven, all of it, and `jaxconv prove` says so; a planted bug is not."""
+
+import inspect
+import types
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import jaxconv
+from derivations.prove import prove_equal
+from jaxconv import cli, formulas, proofs
+from jaxconv.engines import materialise
+
+STATEMENTS = list(proofs.proofs())
+SUBJECTS = sorted({proof.subject for proof in STATEMENTS})
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_every_statement_is_proven(subject):
+    for proof in STATEMENTS:
+        if proof.subject == subject:
+            verdict = proof.verdict()
+            assert verdict, f"{proof.statement} on {proof.geometry}: {verdict}"
+            assert verdict.entries > 0
+
+
+def test_every_public_function_has_its_proofs():
+    public = [name for name in jaxconv.__all__ if inspect.isfunction(getattr(jaxconv, name))]
+    equations = [
+        f"formulas.{name}"
+        for name, value in vars(formulas).items()
+        if isinstance(value, types.FunctionType) and value.__module__ == formulas.__name__ and not name.startswith("_")
+    ]
+    assert {*public, *equations} <= set(SUBJECTS)
+    for name in public:
+        told = {proof.statement for proof in STATEMENTS if proof.subject == name}
+        assert {"is its definition", "VJP", "VJP of the VJP"} <= told
+
+
+def test_every_engine_has_its_proofs():
+    """An engine is a file in jaxconv/engines, so a new one is looked for and proven like the others."""
+    files = [path.stem for path in (Path(jaxconv.__file__).parent / "engines").glob("*.py") if path.stem != "__init__"]
+    assert sorted(files) == list(proofs.engine_names())
+    for name in files:
+        told = Counter(proof.statement for proof in STATEMENTS if proof.subject == f"engine {name}")
+        assert len(told) == 6
+        assert set(told.values()) == {len(proofs.GEOMETRIES)}
+
+
+@pytest.mark.parametrize("part", ["output", "input_gradient", "weight_gradient"])
+def test_a_bug_planted_in_an_engine_is_found(monkeypatch, part):
+    right = getattr(materialise, part)
+
+    def wrong(convolution, *arrays):
+        return right(convolution, *arrays).at[..., -1].multiply(1 + 2**-20)
+
+    monkeypatch.setattr(materialise, part, wrong)
+    failing = {
+        proof.subject
+        for proof in proofs.proofs()
+        if proof.geometry == str(proofs.GEOMETRIES[0]) and not proof.verdict()
+    }
+    assert {"engine materialise", "conv", "conv1d"} <= failing
+
+
+def test_the_command(monkeypatch, capsys):
+    few = [next(proof for proof in STATEMENTS if proof.subject == subject) for subject in SUBJECTS]
+    monkeypatch.setattr(proofs, "proofs", lambda: iter(few))
+    monkeypatch.setenv("COLUMNS", "200")
+    assert cli.main(["prove"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{len(few)} of {len(few)} statements proven" in printed
+    assert "23 of 23 wrong rules refuted" in printed
+    assert all(subject in printed for subject in SUBJECTS)
+
+
+def test_the_command_fails_where_something_is_not_proven(monkeypatch, capsys):
+    wrong = proofs.Proof(
+        "conv9d", "is what it is not", "nowhere", lambda: prove_equal(lambda x: x, lambda x: 2 * x, (1,))
+    )
+    monkeypatch.setattr(proofs, "proofs", lambda: iter([STATEMENTS[0], wrong]))
+    assert cli.main(["prove", "--all"]) == 1
+    printed = capsys.readouterr().out
+    assert "1 of 2 statements proven" in printed
+    assert "refuted" in printed
+
+
+def test_a_missing_package_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "find_spec", lambda module: None if module == "sympy" else module)
+    assert cli.main(["prove"]) == 2
+    assert 'needs sympy: pip install "jaxconv[proofs]"' in capsys.readouterr().err
