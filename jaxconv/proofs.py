@@ -65,8 +65,14 @@ def proofs() -> Iterator[Proof]:
         yield from _of_unfold_and_fold(geometry)
         yield from _of_conv("conv", jaxconv.conv, geometry)
         yield from _of_conv(f"conv{geometry.rank}d", getattr(jaxconv, f"conv{geometry.rank}d"), geometry)
+        yield from _of_conv_transpose("conv_transpose", jaxconv.conv_transpose, geometry)
+        name = f"conv_transpose{geometry.rank}d"
+        yield from _of_conv_transpose(name, getattr(jaxconv, name), geometry)
+        yield from _of_conv_local(geometry)
         for name in engine_names():
             yield from _of_engine(name, geometry)
+    yield from _of_padding_modes()
+    yield from _of_lax()
 
 
 def _definition(source: Map | Claim, sizes: dict, result: Tensor, tensors: tuple[Tensor, ...], shape: tuple[int, ...]):
@@ -91,6 +97,10 @@ def _named(name: str, function: Callable) -> Callable:
 
     named.__name__ = name
     return named
+
+
+def _with_arguments(name: str, function: Callable, arguments: tuple, options: dict) -> Callable:
+    return _named(name, lambda *arrays: function(*arrays, *arguments, **options))
 
 
 def _of_formulas() -> Iterator[Proof]:
@@ -188,6 +198,99 @@ def _of_conv(name: str, function: Callable, geometry: Geometry) -> Iterator[Proo
     yield Proof(name, "unbatched", str(geometry), partial(prove_equal, conv, stacked, shapes[0][1:], *shapes[1:]))
     without = _named("conv with a bias of 0", lambda x, w: function(x, w, jnp.zeros(shapes[2], x.dtype), **options))
     yield Proof(name, "without bias", str(geometry), partial(prove_equal, conv, without, *shapes[:2]))
+
+
+def _of_conv_transpose(name: str, function: Callable, geometry: Geometry) -> Iterator[Proof]:
+    """The adjoint: its output is the input gradient of the convolution, whose formula is derived."""
+    layer, sizes = Layer(geometry.rank), geometry.index_set()
+    output, weight, _, input = _shapes(geometry)
+    bias = (output[1],)
+    # The rows of the convolution's input that no window reaches are output_padding here.
+    reached = [
+        (l - 1) * s + d * (k - 1) + 1 - low - high
+        for l, s, d, k, (low, high) in zip(
+            input[2:], geometry.stride, geometry.dilation, geometry.kernel, geometry.padding, strict=True
+        )
+    ]
+    options = {
+        "stride": geometry.stride,
+        "padding": geometry.padding,
+        "output_padding": tuple(size - reach for size, reach in zip(geometry.spatial, reached, strict=True)),
+        "groups": geometry.groups,
+        "dilation": geometry.dilation,
+    }
+    plain = _named(name, lambda x, w: function(x, w, **options))
+    with_bias = _named(name, lambda x, w, b: function(x, w, b, **options))
+    added = _named("the same plus a bias", lambda x, w, b: plain(x, w) + b.reshape(-1, *(1,) * geometry.rank))
+    truth = _definition(layer.input_claim, sizes, layer.input, (layer.cotangent, layer.weight), output)
+    where = str(geometry)
+    yield Proof(name, "is its definition", where, partial(prove_definition, plain, truth, input, weight))
+    yield Proof(name, "with a bias", where, partial(prove_equal, with_bias, added, input, weight, bias))
+    yield from _derivatives(name, with_bias, (input, weight, bias), geometry)
+
+
+def _of_conv_local(geometry: Geometry) -> Iterator[Proof]:
+    """Against eq. 2 on the shipped `unfold`, which is proven by itself, with a weight an output position."""
+    input, weight, bias, output = _shapes(geometry)
+    weight = (*weight, *output[2:])
+    options = {"stride": geometry.stride, "padding": geometry.padding, "dilation": geometry.dilation}
+    local = _named("conv_local", partial(jaxconv.conv_local, **options, groups=geometry.groups))
+
+    def definition(x, w, b):
+        u = jaxconv.unfold(x, geometry.kernel, **options)
+        columns = u.reshape(input[0], geometry.groups, -1, u.shape[2])
+        rows = w.reshape(geometry.groups, weight[0] // geometry.groups, columns.shape[2], -1)
+        product = (rows[None] * columns[:, :, None]).sum(3)
+        return product.reshape(output) + b.reshape(-1, *(1,) * geometry.rank)
+
+    where = str(geometry)
+    yield Proof("conv_local", "is its definition", where, partial(prove_equal, local, definition, input, weight, bias))
+    yield from _derivatives("conv_local", local, (input, weight, bias), geometry)
+    own = _named("conv_local", lambda x, w, b: local(x, w, b))
+    shapes = (input, weight, output[1:])
+    yield Proof("conv_local", "VJP with a bias a position", where, partial(prove_vjp, own, *shapes))
+
+
+def _of_padding_modes() -> Iterator[Proof]:
+    """Against the same convolution of an input in which every padded cell is picked by its index."""
+    cells = {
+        "reflect": lambda at, size: abs(at) if at < size else 2 * (size - 1) - at,
+        "replicate": lambda at, size: min(max(at, 0), size - 1),
+        "circular": lambda at, size: at % size,
+    }
+    shapes, pads = ((1, 2, 4, 3), (2, 2, 2, 3), (2,)), ((1, 2), (2, 1))
+    for mode, cell in cells.items():
+        rows, columns = (
+            np.array([cell(at, size) for at in range(-low, size + high)])
+            for size, (low, high) in zip(shapes[0][2:], pads, strict=True)
+        )
+        padded = _named(f"conv2d, {mode}", partial(jaxconv.conv2d, padding=pads, stride=(2, 1), padding_mode=mode))
+        picked = _named(
+            "of picked cells", lambda x, w, b, r=rows, c=columns: jaxconv.conv2d(x[:, :, r][..., c], w, b, (2, 1))
+        )
+        where = "1,2,4x3 by 2x3"
+        yield Proof("conv2d", f"{mode} padding is its definition", where, partial(prove_equal, padded, picked, *shapes))
+        yield Proof("conv2d", f"VJP with {mode} padding", where, partial(prove_vjp, padded, *shapes))
+
+
+def _of_lax() -> Iterator[Proof]:
+    """The drop-ins against what they stand in for, over layouts, dilations and groups."""
+    last = ("NHWC", "HWIO", "NHWC")
+    dilated = {"lhs_dilation": (2, 1), "rhs_dilation": (1, 2), "dimension_numbers": last}
+    cases = (
+        ("conv_general_dilated", ((1, 3, 4, 2), (2, 2, 2, 2)), ((2, 1), ((-1, 2), (1, 1))), dilated),
+        ("conv_general_dilated", ((2, 4, 3), (4, 2, 2)), ((1,), "SAME"), {"feature_group_count": 2}),
+        ("conv_general_dilated", ((4, 2, 3), (4, 2, 2)), ((2,), "VALID"), {"batch_group_count": 2}),
+        ("conv_general_dilated_patches", ((1, 2, 4, 3),), ((2, 2), (2, 1), ((1, 0), (0, 1))), {}),
+        ("conv_transpose", ((1, 3, 2, 2), (3, 2, 2, 2)), ((2, 1), "SAME"), {}),
+        ("conv_transpose", ((1, 3, 2), (3, 2, 2)), ((2,), "VALID"), {"transpose_kernel": True}),
+    )
+    for name, shapes, arguments, options in cases:
+        ours = _with_arguments(f"jaxconv.lax.{name}", getattr(jaxconv.lax, name), arguments, options)
+        theirs = _with_arguments(f"jax.lax.{name}", getattr(jax.lax, name), arguments, options)
+        where = f"{shapes} {arguments} {options}"
+        yield Proof(f"lax.{name}", "is jax.lax's", where, partial(prove_equal, ours, theirs, *shapes))
+        yield Proof(f"lax.{name}", "VJP", where, partial(prove_vjp, ours, *shapes))
 
 
 def _derivatives(name: str, function: Callable, shapes: tuple, geometry: Geometry) -> Iterator[Proof]:

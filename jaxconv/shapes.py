@@ -12,7 +12,10 @@ Argument = Array | np.ndarray
 
 Input = Inexact[Argument, "N C_in *spatial"] | Inexact[Argument, "C_in *spatial"]
 Weight = Inexact[Argument, "C_out C_group *kernel"]
+TransposedWeight = Inexact[Argument, "C_in C_out_group *kernel"]
+LocalWeight = Inexact[Argument, "C_out C_group *kernel_and_out_spatial"]
 Bias = Inexact[Argument, " C_out"]
+LocalBias = Bias | Inexact[Argument, "C_out *out_spatial"]
 Output = Inexact[Array, "N C_out *out_spatial"] | Inexact[Array, "C_out *out_spatial"]
 
 Columns = Inexact[Argument, "N C_taps L"] | Inexact[Argument, "C_taps L"]

@@ -7,15 +7,14 @@ No gather, no scatter, no convolution primitive.
 
 import math
 import operator
-from collections.abc import Callable, Sequence
-from functools import partial, reduce
-from typing import Any
+from collections.abc import Sequence
+from functools import reduce
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
+from jaxconv.arguments import accumulator, with_batch
+from jaxconv.differentiation import linear
 from jaxconv.shapes import Columns, Folded, Input, Unfolded
 from jaxconv.window import Padding, Window, agreed_rank, make_window, per_axis
 
@@ -56,7 +55,7 @@ def unfold(
         "input", input, rank, hint="; say another number of spatial axes with a sequence, as in kernel_size=(3, 3, 3)"
     )
     window.output_size(input.shape[2:])
-    columns = _compiled_unfold(window, input.shape[2:], input)
+    columns = _unfold(window, input.shape[2:], input)
     return columns if batched else columns[0]
 
 
@@ -106,43 +105,8 @@ def fold(
             f"kernel_size={window.kernel}, dilation={window.dilation}, padding={window.padding}, "
             f"stride={window.stride}; got {columns} in shape {input.shape}"
         )
-    image = _compiled_fold(window, spatial, input)
+    image = _fold(window, spatial, input)
     return image if batched else image[0]
-
-
-def with_batch(argument: str, value: Any, rank: int, hint: str = "") -> tuple[Array, bool]:
-    """`value` as an array `(N, C, *spatial)` of `rank` spatial axes, and whether it came with its batch axis.
-
-    Raises:
-        TypeError: it is no floating or complex array.
-        ValueError: its number of axes is neither `rank + 2` nor `rank + 1`, or an axis other than N is empty.
-    """
-    array = inexact_array(argument, value)
-    if array.ndim not in (rank + 1, rank + 2):
-        raise ValueError(
-            f"`{argument}` must have {rank + 2} axes, or {rank + 1} without the batch, got shape {array.shape}{hint}"
-        )
-    batched = array.ndim == rank + 2
-    if 0 in array.shape[1 if batched else 0 :]:
-        raise ValueError(f"`{argument}` may be empty only in its batch axis, got shape {array.shape}")
-    return (array if batched else array[None]), batched
-
-
-def inexact_array(argument: str, value: Any) -> Array:
-    """`value` as a JAX array of a floating or complex dtype, or a TypeError that names `argument`."""
-    if not isinstance(value, (Array, np.ndarray, np.generic)):
-        raise TypeError(f"`{argument}` must be a JAX or NumPy array, got {type(value).__name__}: {value!r:.80}")
-    if value.dtype.name not in _DTYPES:
-        raise TypeError(f"`{argument}` must have a dtype among {', '.join(_DTYPES)}, got {value.dtype.name}")
-    return jnp.asarray(value)
-
-
-_DTYPES = ("float64", "float32", "bfloat16", "float16", "complex128", "complex64")
-
-
-def accumulator(dtype: Any) -> Any:
-    """The dtype that sums over `dtype` are carried in: float32 at least."""
-    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
 
 
 def unfold_columns(window: Window, input: Array) -> Array:
@@ -237,32 +201,13 @@ def _pad_axis(array: Array, axis: int, low: int, high: int, interior: int = 0) -
     return lax.pad(array, jnp.zeros((), array.dtype), configuration)
 
 
-def _rounded_once(function: Callable[[Array], Array], array: Array) -> Array:
-    """`function` of `array`, with its sums carried in the accumulator of the array's dtype."""
-    return function(array.astype(accumulator(array.dtype))).astype(array.dtype)
-
-
 def _unfold_primal(window: Window, spatial: tuple[int, ...], input: Array) -> Array:
     return unfold_columns(window, input)
 
 
 def _fold_primal(window: Window, spatial: tuple[int, ...], columns: Array) -> Array:
-    return _rounded_once(partial(fold_columns, window, spatial), columns)
+    return fold_columns(window, spatial, columns.astype(accumulator(columns.dtype))).astype(columns.dtype)
 
 
-# The maps are linear, so nothing is kept for the backward pass. The rules call the plain functions and not the
-# registered ones, because jax.hessian differentiates a rule forwards, which a custom_vjp refuses.
-_unfold = jax.custom_vjp(_unfold_primal, nondiff_argnums=(0, 1))
-_unfold.defvjp(
-    lambda window, spatial, input: (_unfold_primal(window, spatial, input), None),
-    lambda window, spatial, _, cotangent: (_fold_primal(window, spatial, cotangent),),
-)
-_fold = jax.custom_vjp(_fold_primal, nondiff_argnums=(0, 1))
-_fold.defvjp(
-    lambda window, spatial, columns: (_fold_primal(window, spatial, columns), None),
-    lambda window, spatial, _, cotangent: (_unfold_primal(window, spatial, cotangent),),
-)
-
-# Outside jit the work is then one compiled program and not a dispatch an operation; inside jit these vanish.
-_compiled_unfold = jax.jit(_unfold, static_argnums=(0, 1), inline=True)
-_compiled_fold = jax.jit(_fold, static_argnums=(0, 1), inline=True)
+_unfold = linear(_unfold_primal, transpose=_fold_primal)
+_fold = linear(_fold_primal, transpose=_unfold_primal)

@@ -7,10 +7,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"window", "shapes", "rounding"},
-    {"unfold", "formulas", "convolution"},
+    {"window", "shapes", "rounding", "arguments", "differentiation"},
+    {"unfold", "formulas", "convolution", "pad"},
     {"engines"},
     {"conv"},
+    {"conv_transpose", "conv_local", "lax"},
     {"proofs", "verify", "cli", "__main__", "__init__"},
 ]
 ROOMS = sorted((ROOT / "jaxconv").rglob("*.py"))

@@ -18,7 +18,7 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     u = unfold_columns(convolution.window, input)
     bias = None if bias is None else bias.astype(convolution.accumulate)
     flat = formulas.output(u, _flat(weight), bias, convolution.groups, **convolution.dot)
-    return flat.astype(convolution.result).reshape(*flat.shape[:2], *convolution.out_spatial)
+    return flat.reshape(*flat.shape[:2], *convolution.out_spatial)
 
 
 def input_gradient(convolution: Convolution, weight: Array, cotangent: Array) -> Array:
@@ -27,7 +27,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array) ->
     u_gradient = formulas.unfolded_gradient(
         flat, _flat(weight).astype(flat.dtype), convolution.groups, **convolution.dot
     )
-    return fold_columns(convolution.window, convolution.spatial, u_gradient).astype(weight.dtype)
+    return fold_columns(convolution.window, convolution.spatial, u_gradient)
 
 
 def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
@@ -37,7 +37,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
         formulas.flat(cotangent), u.astype(cotangent.dtype), convolution.groups, **convolution.dot
     )
     group_channels = input.shape[1] // convolution.groups
-    return flat.reshape(flat.shape[0], group_channels, *convolution.window.kernel).astype(input.dtype)
+    return flat.reshape(flat.shape[0], group_channels, *convolution.window.kernel)
 
 
 def _flat(weight: Array) -> Array:

@@ -1,0 +1,34 @@
+"""Padding with something else than zeros, as torch's `nn.Conv1d`, `nn.Conv2d` and `nn.Conv3d` have it."""
+
+from dataclasses import replace
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxconv.window import Window
+
+# What jax.numpy.pad calls torch's modes, and how many cells more than the size of an axis each can fill.
+_MODES = {"reflect": ("reflect", -1), "replicate": ("edge", None), "circular": ("wrap", 0)}
+
+
+def pad_for_mode(input: Array, window: Window, mode: str) -> tuple[Array, Window]:
+    """`input` padded as `window` says and the window without that padding; both as they are for zeros.
+
+    The gradient of a padded cell is that of all the cells it was copied to, summed by JAX in the input's dtype.
+
+    Raises:
+        ValueError: an unknown mode, or more cells on one side than the input has to fill them with.
+    """
+    if mode == "zeros":
+        return input, window
+    if mode not in _MODES:
+        raise ValueError(f'`padding_mode` must be "zeros", "reflect", "replicate" or "circular", got {mode!r}')
+    name, beyond = _MODES[mode]
+    for axis, (size, sides) in enumerate(zip(input.shape[2:], window.padding, strict=True)):
+        if beyond is not None and max(sides) > size + beyond:
+            raise ValueError(
+                f"`padding` must be at most {size + beyond} on spatial axis {axis} for padding_mode={mode!r} and "
+                f"{size} cells, got {sides}"
+            )
+    padded = jnp.pad(input, ((0, 0), (0, 0), *window.padding), mode=name)
+    return padded, replace(window, padding=((0, 0),) * window.rank)
