@@ -126,11 +126,13 @@ def conv_transpose(
     transpose_kernel: bool = False,
     precision: Any = None,
     preferred_element_type: DTypeLike | None = None,
+    use_consistent_padding: bool = False,
 ) -> Array:
     """`jax.lax.conv_transpose`: same arguments, same results, by `conv_general_dilated` of this module.
 
     With `transpose_kernel` it is the gradient of a convolution by its input; without, a convolution over an input spread
-    by the strides. "SAME" and "VALID" pad as `jax.lax` does. The default `dimension_numbers` put the features last.
+    by the strides. Strings pad the convolution that this is the transpose of, pairs the spread input, unless
+    `use_consistent_padding` makes them mean the first too. The default `dimension_numbers` put the features last.
     """
     lhs, rhs = inexact_array("lhs", lhs), inexact_array("rhs", rhs)
     rank = lhs.ndim - 2
@@ -143,9 +145,11 @@ def conv_transpose(
     kernel = [rhs.shape[axis] for axis in numbers.rhs_spec[2:]]
     steps = per_axis("strides", tuple(strides), rank, 1)
     dilation = (1,) * rank if rhs_dilation is None else per_axis("rhs_dilation", tuple(rhs_dilation), rank, 1)
+    extents = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
     if isinstance(padding, str):
-        extents = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
         padding = [_transposed_pads(extent, step, padding) for extent, step in zip(extents, steps, strict=True)]
+    elif use_consistent_padding:
+        padding = [(extent - low - 1, extent - high - 1) for extent, (low, high) in zip(extents, padding, strict=True)]
     if transpose_kernel:
         out, into, *spatial = numbers.rhs_spec
         rhs = jnp.swapaxes(jnp.flip(rhs, spatial), out, into)

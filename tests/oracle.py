@@ -47,7 +47,7 @@ def lax_conv(geometry: Geometry, input: Any, weight: Any, bias: Any) -> Any:
     return product + bias.reshape(-1, *(1,) * geometry.rank)
 
 
-def forward_and_backward(function: Any, arrays: Four) -> tuple:
+def forward_and_backward(function: Any, arrays: tuple) -> tuple:
     """Output and gradients of a JAX function of input, weight and bias, compiled."""
 
     def both(input, weight, bias, cotangent):

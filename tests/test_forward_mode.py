@@ -28,7 +28,7 @@ def unfolded(x, w, b):
 
 
 def local(x, w, b):
-    weight = jnp.broadcast_to(w[..., None], (6, 2, 3, 5)) * jnp.arange(5.0)
+    weight = jnp.broadcast_to(w[..., None], (6, 2, 3, 5)) * jnp.arange(5, dtype=w.dtype)
     return jaxconv.conv_local(x, weight, b, groups=2)
 
 
@@ -68,7 +68,7 @@ def test_jvp_is_the_vjp_transposed(function):
 
 
 @FUNCTIONS
-@pytest.mark.parametrize("argument", [0, 1, 2])
+@pytest.mark.parametrize("argument", [0, 1])
 def test_jacobians_and_hessians_in_every_order(forwards, function, argument):
     options = {"argnums": argument}
     assert_close(jax.jacfwd(function, **options)(X, W, B), jax.jacrev(function, **options)(X, W, B))
@@ -107,7 +107,7 @@ def test_a_jitted_function_is_traced_anew_inside_and_outside():
     np.testing.assert_array_equal(compiled(X, W, B), before)
 
 
-@pytest.mark.parametrize("axes", [(0, None, None), (None, 0, None), (None, None, 0), (0, 0, None), (0, 0, 0)])
+@pytest.mark.parametrize("axes", [(0, None, None), (None, 0, None), (None, None, 0), (0, 0, 0)])
 @FUNCTIONS
 def test_vmap_of_jvp_and_of_grad(forwards, function, axes):
     """Ensembles of weights too: each member as if it were alone."""
@@ -129,8 +129,8 @@ def test_scan_checkpoint_and_jit_of_jvp(forwards, function):
             lambda c, _: (c + jnp.sum(jax.checkpoint(function)(x * c, W, B)), None), 1.0, None, length=2
         )[0]
 
-    plain = sum(jnp.vdot(jax.grad(twice)(X), X) for _ in range(1))
-    assert_close(jax.jit(lambda x: jax.jvp(twice, (x,), (x,))[1])(X), jnp.asarray(plain))
+    plain = jnp.vdot(jax.grad(twice)(X), X)
+    assert_close(jax.jit(lambda x: jax.jvp(twice, (x,), (x,))[1])(X), plain)
 
 
 @FUNCTIONS

@@ -1,5 +1,6 @@
 """Padding modes against torch's modules, unshared weights and the drop-ins against jax.lax."""
 
+import inspect
 import itertools
 from typing import Any
 
@@ -64,9 +65,9 @@ def test_a_padding_that_its_mode_cannot_fill_is_refused(mode, padding, message):
         jaxconv.conv1d(jnp.ones((1, 1, 5)), jnp.ones((1, 1, 2)), padding=padding, padding_mode=mode)
 
 
-@pytest.mark.parametrize("stride", [1, (2, 3)])
-@pytest.mark.parametrize("padding", [0, ((1, 2), (0, 3))])
-@pytest.mark.parametrize("dilation", [1, (1, 2)])
+@pytest.mark.parametrize(
+    ("stride", "padding", "dilation"), [(1, 0, 1), ((2, 3), ((1, 2), (0, 3)), 1), (1, ((0, 3), (2, 0)), (1, 2))]
+)
 def test_unshared_weights_are_laxs(stride, padding, dilation):
     options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
     out = jaxconv.conv2d(integers(2, 4, 6, 5), integers(3, 4, 3, 2), **options).shape[2:]
@@ -113,7 +114,7 @@ CASES = [
     for number, (layout, strides, padding, spread, dilation) in enumerate(
         itertools.product(LAYOUTS, [(1, 1), (2, 3)], PADS, [None, (2, 3)], [None, (1, 2)])
     )
-    if not (isinstance(padding, str) and spread) and number % 2 == 0
+    if not (isinstance(padding, str) and spread) and number % 5 == 0
 ]
 
 
@@ -146,14 +147,25 @@ def test_groups_and_empty_arrays_are_laxs(shapes, options):
     assert_same(run(jaxconv.lax), run(lax), integers(*shapes[0]), integers(*shapes[1], seed=2))
 
 
-@pytest.mark.parametrize("transpose_kernel", [False, True])
-@pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 2), (0, 3))])
-@pytest.mark.parametrize(("strides", "dilation"), [((1, 1), None), ((2, 3), (1, 2)), ((4, 1), None)])
-def test_conv_transpose_is_laxs(strides, padding, dilation, transpose_kernel):
+@pytest.mark.parametrize(
+    ("strides", "padding", "dilation", "transpose_kernel", "consistent"),
+    [
+        ((1, 1), "SAME", None, False, False),
+        ((2, 3), "SAME", (1, 2), True, False),
+        ((4, 1), "SAME", None, False, False),
+        ((1, 2), "VALID", None, True, False),
+        ((4, 3), "VALID", (1, 2), False, True),
+        ((2, 3), ((1, 2), (0, 3)), None, False, False),
+        ((2, 1), ((1, 2), (0, 1)), (2, 1), True, True),
+    ],
+)
+def test_conv_transpose_is_laxs(strides, padding, dilation, transpose_kernel, consistent):
     weight = integers(3, 2, 6, 4, seed=2) if transpose_kernel else integers(3, 2, 4, 6, seed=2)
 
     def run(module):
-        return lambda x, w: module.conv_transpose(x, w, strides, padding, dilation, None, transpose_kernel)
+        return lambda x, w: module.conv_transpose(
+            x, w, strides, padding, dilation, None, transpose_kernel, use_consistent_padding=consistent
+        )
 
     assert_same(run(jaxconv.lax), run(lax), integers(2, 6, 5, 4), weight)
 
@@ -173,8 +185,6 @@ def test_patches_are_laxs(layout, strides, padding, spread, dilation):
 
 
 def test_the_signatures_are_laxs():
-    import inspect
-
     for name in ("conv_general_dilated", "conv_general_dilated_patches", "conv_transpose"):
         ours, theirs = (inspect.signature(getattr(module, name)).parameters for module in (jaxconv.lax, lax))
         assert list(ours) == list(theirs)
