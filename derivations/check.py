@@ -70,6 +70,8 @@ def check(
         done, entries = done + 1, entries + len(truth)
         if counterexample is not None:
             return Check(claim, done, entries, counterexample)
+    if not entries:
+        raise ValueError("`index_sets` must hold an index set with entries to check, got none")
     return Check(claim, done, entries, None)
 
 

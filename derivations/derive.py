@@ -92,11 +92,14 @@ def same_sum(left: Expr, right: Expr) -> bool:
     right_summand, right_limits = _parts(right)
     if len(left_limits) != len(right_limits):
         return False
+    # Both sides get new names that nothing else has, so that no free index is caught by a summation.
+    names = [sp.Dummy(integer=True) for _ in left_limits]
+    left_named = left_summand.xreplace({limit[0]: name for limit, name in zip(left_limits, names, strict=True)})
     candidates = [[i for i, (_, *other) in enumerate(right_limits) if other == bounds] for _, *bounds in left_limits]
     for choice in itertools.product(*candidates):
         if len(set(choice)) == len(choice):
-            names = {right_limits[i][0]: left_limits[place][0] for place, i in enumerate(choice)}
-            if sp.expand(left_summand - right_summand.subs(names, simultaneous=True)) == 0:
+            renamed = right_summand.xreplace({right_limits[i][0]: names[place] for place, i in enumerate(choice)})
+            if sp.expand(left_named - renamed) == 0:
                 return True
     return False
 
@@ -128,14 +131,17 @@ def _merged(term: Expr) -> Expr:
 
 
 def _parts(term: Expr) -> tuple[Expr, list[tuple]]:
-    """A term as the product inside all of its sums, and the limits of those."""
+    """A term as the product inside all of its sums, and the limits of those, no two of which share an index."""
     limits: list[tuple] = []
     factors = []
     for factor in sp.Mul.make_args(term):
         if isinstance(factor, sp.Sum):
             summand, inner = _parts(factor.function)
-            factors.append(summand)
-            limits += [tuple(limit) for limit in factor.limits] + inner
+            own = [tuple(limit) for limit in factor.limits] + inner
+            taken = {limit[0] for limit in limits} | term.free_symbols
+            apart = {at: sp.Dummy(str(at), integer=True) for at, *_ in own if at in taken}
+            factors.append(summand.xreplace(apart))
+            limits += [(apart.get(at, at), *bounds) for at, *bounds in own]
         else:
             factors.append(factor)
     return sp.Mul(*factors), limits

@@ -58,6 +58,9 @@ class _LoopPrinter(PythonCodePrinter):
     def _print_Rational(self, expr):
         return f"_fraction({expr.p}, {expr.q})"
 
+    def _print_Float(self, expr):
+        return self._print_Rational(sp.Rational(expr))  # the very number, and not a double near it
+
     def _print_Pow(self, expr, rational=False):
         if expr.exp == -1:
             return f"_fraction(1, {self._print(expr.base)})"
@@ -68,6 +71,8 @@ class _LoopPrinter(PythonCodePrinter):
         for factor in sp.Mul.make_args(expr.function):
             (deltas if isinstance(factor, sp.KroneckerDelta) else others).append(factor)
         bound = {limit[0] for limit in expr.limits}
+        if any(side.free_symbols & bound for _, low, high in expr.limits for side in (low, high)):
+            raise NotImplementedError(f"a range that depends on another index: {expr}")
         # Loops that a condition needs come first, so that it is tested as early as it can be.
         needed = set().union(*(factor.free_symbols for factor in deltas)) if deltas else set()
         limits = sorted(expr.limits, key=lambda limit: limit[0] not in needed)

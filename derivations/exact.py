@@ -26,6 +26,9 @@ from derivations.indices import all_derivatives
 
 _DIGITS = 60
 
+# What is this small beside its terms is zero as far as `_DIGITS` digits can tell.
+NOISE = mpmath.mpf(10) ** -40
+
 
 class OutOfAtoms(Exception):
     """The ring has no generator left for another atom; evaluate again with more."""
@@ -33,6 +36,10 @@ class OutOfAtoms(Exception):
 
 class NotReal(ArithmeticError):
     """The generic point lies where a value is not real, as log of something negative: take another."""
+
+
+class Undecidable(ArithmeticError):
+    """A comparison of a value that is zero to all known digits, but not by any rule."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +138,10 @@ class Exact:
             result *= one**power
         return result if rest == 1 else result * self._atom("inverse", rest)
 
-    def sqrt(self, value: PolyElement) -> PolyElement:
+    def sqrt(self, value: PolyElement) -> Any:
         number = self.number(value)
+        if number is not None and number < 0:
+            return math.nan
         if number is not None:
             root = Fraction(sp.integer_nthroot(number.numerator, 2)[0], sp.integer_nthroot(number.denominator, 2)[0])
             if root * root == number:
@@ -146,7 +155,8 @@ class Exact:
             term = self.ring.from_dict({monomial: sp.QQ(1)})
             times = Fraction(int(coefficient.numerator), int(coefficient.denominator))
             if times.denominator != 1 or not any(monomial):
-                result *= self._atom("exp", term * coefficient)
+                one = self._atom("exp", term * abs(coefficient))
+                result *= one if times > 0 else self.inverse(one)
                 continue
             places = [place for place, exponent in enumerate(monomial) if exponent]
             atom = self._atom_at.get(places[0]) if len(places) == 1 and monomial[places[0]] == 1 else None
@@ -166,30 +176,35 @@ class Exact:
     # Comparisons
 
     def sign(self, value: Any) -> int:
-        """-1, 0 or 1 of `value` at the generic point; 0 only where it is zero everywhere."""
-        if not isinstance(value, PolyElement):
-            return int(np.sign(value))
+        """-1, 0 or 1 of `value` at the generic point; 0 only where it is zero everywhere, by the rules of atoms."""
         if self.number(value) is None and not self.vanishes(value):
-            known = self.value(value)
-            if mpmath.im(known) != 0:
-                raise NotReal(str(value))
-            sign = int(mpmath.sign(mpmath.re(known)))
-            self.decisions.append(sign > 0)
-            return sign
+            known, scale = self.value_and_scale(value)
+            if abs(known) <= scale * NOISE:
+                raise Undecidable(f"the sign of {self.text(value):.200}")
+            self.decisions.append(known > 0)
+            return 1 if known > 0 else -1
         number = self.number(value)
         return 0 if not number else (1 if number > 0 else -1)
 
     def value(self, value: PolyElement) -> Any:
-        """`value` at the generic point, to `_DIGITS` digits."""
+        """`value` at the generic point, to `_DIGITS` digits of its largest term.
+
+        Raises:
+            NotReal: where something in it is not real there.
+        """
+        return self.value_and_scale(value)[0]
+
+    def value_and_scale(self, value: PolyElement) -> tuple[Any, Any]:
+        """The same, and the sum of the absolute values of its terms, which says how many digits are left."""
         with mpmath.workdps(_DIGITS):
-            total = mpmath.mpf(0)
+            total, scale = mpmath.mpf(0), mpmath.mpf(0)
             for monomial, coefficient in value.items():
                 term = mpmath.mpf(int(coefficient.numerator)) / int(coefficient.denominator)
                 for place, exponent in enumerate(monomial):
                     if exponent:
                         term = term * self._value_at(place) ** exponent
-                total = total + term
-            return total
+                total, scale = total + term, scale + abs(term)
+            return total, scale
 
     def vanishes(self, value: PolyElement) -> bool:
         """Whether `value` is zero by the relations of its atoms. False may also mean that they do not decide it."""
@@ -314,15 +329,22 @@ class Exact:
             else:
                 atom = self._atom_at[place]
                 inside = self.value(atom.argument)
+                if atom.kind in ("sqrt", "log") and inside < 0:
+                    raise NotReal(f"{atom.kind} of {inside}")
                 self._values[place] = 1 / inside if atom.kind == "inverse" else getattr(mpmath, atom.kind)(inside)
         return self._values[place]
 
 
 def _point(size: int, seed: int) -> list[Fraction]:
-    """Rationals in general position: large prime-ish denominators, so that nothing meets by chance.
+    """Rationals in general position: with a prime for a denominator, so that nothing meets by chance.
 
-    The first point has positive coordinates, for functions that are real there only.
+    The first point has coordinates between 0 and 2, for functions that are real there only, the second between -2 and 2. The
+    others have magnitudes from 1e-2 to 1e4, to reach the pieces of functions that are cut off far from 0.
     """
     generator = random.Random(seed)
-    low = 1 if seed == 0 else -(10**6)
-    return [Fraction(generator.randint(low, 10**6) * 2 + 1, 1_000_003) for _ in range(size)]
+    point = []
+    for _ in range(size):
+        magnitude = generator.uniform(0.01, 2) if seed < 2 else 10 ** generator.uniform(-2, 4)
+        sign = 1 if seed == 0 else generator.choice((-1, 1))
+        point.append(Fraction(sign * (int(magnitude * 1_000_003) * 2 + 1), 2_000_006))
+    return point

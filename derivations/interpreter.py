@@ -1,8 +1,9 @@
 """Runs a jaxpr on exact symbolic arrays.
 
-A floating-point array becomes a NumPy array of exact elements (`exact.Exact`); integers and booleans stay what they are,
-so control flow and indices are concrete. Each primitive has one rule, found by its name in a registry that anybody can
-extend; a primitive without one raises `UnsupportedPrimitive`. Nothing is approximated and nothing is guessed.
+What depends on the inputs is a NumPy array of exact elements (`exact.Exact`). What does not, constants, indices and
+conditions, is computed by JAX itself, with its rounding, and becomes exact where it meets a symbol. Each primitive has
+one rule for symbols, found by its name in a registry that anybody can extend; a primitive without one raises
+`UnsupportedPrimitive`. Nothing is approximated and nothing is guessed.
 """
 
 from collections.abc import Callable, Sequence
@@ -54,35 +55,36 @@ def supported() -> tuple[str, ...]:
 
 
 def evaluate_jaxpr(exact: Exact, jaxpr: Any, *arguments: Value) -> list[Value]:
-    """The outputs of a closed jaxpr on exact arrays."""
-    consts = [exact_array(exact, const) for const in jaxpr.consts]
-    return _evaluate(exact, jaxpr.jaxpr, consts, arguments)
+    """The outputs of a closed jaxpr on exact arrays; those that depend on no symbol are what JAX computes."""
+    return _evaluate(exact, jaxpr.jaxpr, jaxpr.consts, arguments)
 
 
 def exact_array(exact: Exact, array: Any) -> Value:
-    """A numeric array as the interpreter holds it: elements where it is floating point, itself where not.
+    """A concrete array as a rule takes it: elements where it is floating point, itself where not.
 
     Raises:
         TypeError: for a complex or extended dtype, which has no exact counterpart here.
     """
-    dtype = getattr(array, "dtype", np.asarray(array).dtype)
-    if jnp.issubdtype(dtype, np.floating):
+    if is_symbolic(array):
+        return array
+    if jnp.issubdtype(array.dtype, np.floating):
         return exact.array(np.asarray(array, np.float64))
-    if jnp.issubdtype(dtype, np.integer) or jnp.issubdtype(dtype, np.bool_):
+    if jnp.issubdtype(array.dtype, np.integer) or jnp.issubdtype(array.dtype, np.bool_):
         return np.asarray(array)
-    raise TypeError(f"exact arithmetic covers floating point, integers and booleans, got {dtype}")
+    raise TypeError(f"exact arithmetic covers floating point, integers and booleans, got {array.dtype}")
 
 
 def is_symbolic(value: Value) -> bool:
-    """Whether an array holds exact elements, and not integers or booleans."""
-    return value.dtype == object
+    """Whether an array holds exact elements, and not concrete numbers."""
+    return isinstance(value, np.ndarray) and value.dtype == object
 
 
 def _evaluate(exact: Exact, jaxpr: Any, consts: Sequence[Value], arguments: Sequence[Value]) -> list[Value]:
     environment: dict[Any, Value] = {}
 
     def read(atom: Any) -> Value:
-        return exact_array(exact, atom.val) if isinstance(atom, core.Literal) else environment[atom]
+        is_literal = isinstance(atom, core.Literal)
+        return np.asarray(atom.val, getattr(atom.aval, "dtype", None)) if is_literal else environment[atom]
 
     environment |= zip(jaxpr.constvars, consts, strict=True)
     environment |= zip(jaxpr.invars, arguments, strict=True)
@@ -99,16 +101,15 @@ def _evaluate(exact: Exact, jaxpr: Any, consts: Sequence[Value], arguments: Sequ
 
 def _apply(exact: Exact, equation: Any, operands: list[Value]) -> list[Value]:
     name = equation.primitive.name
-    outputs = [getattr(variable.aval, "dtype", None) for variable in equation.outvars]
-    concrete = not any(map(is_symbolic, operands)) and not equation.primitive.call_primitive
-    if concrete and name not in _CONTROL and not any(_is_floating(dtype) for dtype in outputs):
-        # Indices and conditions: what JAX itself computes.
+    if name in _CONTROL:
+        results = _RULES[name](exact, equation.params, *operands)
+        return results if isinstance(results, list) else [results]
+    if not any(map(is_symbolic, operands)) and name not in _BY_RULE:
         result = equation.primitive.bind(*operands, **equation.params)
-        results = result if equation.primitive.multiple_results else [result]
-        return [np.asarray(array) for array in results]
+        return list(result) if equation.primitive.multiple_results else [result]
     if name not in _RULES:
         raise UnsupportedPrimitive(name)
-    result = _RULES[name](exact, equation.params, *operands)
+    result = _RULES[name](exact, equation.params, *(exact_array(exact, operand) for operand in operands))
     results = result if isinstance(result, list) else [result]
     return [_as_array(value) for value in results]
 
@@ -124,27 +125,24 @@ def _as_array(value: Any) -> Value:
     return scalar
 
 
-def _is_floating(dtype: Any) -> bool:
-    return dtype is not None and jnp.issubdtype(dtype, np.floating)
-
-
-# Primitives that carry jaxprs: always by rule, whatever their operands.
-_CONTROL = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2"}
-_CONTROL |= {"scan", "while", "cond", "custom_vjp_call_jaxpr", "platform_index"}
+# Primitives that carry jaxprs, or cannot be run one by one: always by rule, whatever their operands.
+_CONTROL = {"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "remat2", "checkpoint"}
+_CONTROL |= {"scan", "while", "cond"}
+_BY_RULE = {"platform_index", "empty", "empty2"}
 
 
 def _closed(jaxpr: Any) -> Any:
     return jaxpr if hasattr(jaxpr, "consts") else core.ClosedJaxpr(jaxpr, ())
 
 
-@rule("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2")
+@rule("jit", "pjit", "closed_call", "remat2", "checkpoint")
 def _call(exact, params, *operands):
     return evaluate_jaxpr(exact, _closed(params.get("jaxpr", params.get("call_jaxpr"))), *operands)
 
 
-@rule("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
+@rule("custom_jvp_call", "custom_vjp_call")
 def _custom_call(exact, params, *operands):
-    return evaluate_jaxpr(exact, _closed(params.get("call_jaxpr", params.get("fun_jaxpr"))), *operands)
+    return evaluate_jaxpr(exact, _closed(params["call_jaxpr"]), *operands)
 
 
 @rule("cond")
@@ -158,7 +156,7 @@ def _while(exact, params, *operands):
     split = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
     cond_consts, body_consts = operands[: split[0]], operands[split[0] : split[1]]
     carry = list(operands[split[1] :])
-    while evaluate_jaxpr(exact, params["cond_jaxpr"], *cond_consts, *carry)[0]:
+    while bool(evaluate_jaxpr(exact, params["cond_jaxpr"], *cond_consts, *carry)[0]):
         carry = evaluate_jaxpr(exact, params["body_jaxpr"], *body_consts, *carry)
     return carry
 
@@ -178,14 +176,19 @@ def _scan(exact, params, *operands):
         rows.reverse()
     if not rows:
         avals = params["jaxpr"].out_avals[len(carry) :]
-        empty = [np.empty((0, *aval.shape), object if _is_floating(aval.dtype) else aval.dtype) for aval in avals]
-        return [*carry, *empty]
-    return [*carry, *(np.stack([_as_array(row[at]) for row in rows]) for at in range(len(rows[0])))]
+        return [*carry, *(np.empty((0, *aval.shape), aval.dtype) for aval in avals)]
+    return [*carry, *(_stacked(exact, [row[at] for row in rows]) for at in range(len(rows[0])))]
+
+
+def _stacked(exact: Exact, rows: list[Value]) -> Value:
+    if any(map(is_symbolic, rows)):
+        return np.stack([exact_array(exact, row) for row in rows])
+    return np.stack([np.asarray(row) for row in rows])
 
 
 @rule("platform_index")
 def _platform_index(exact, params, *operands):
-    """The branch that a CPU would run."""
+    """The branch that a CPU would run: a proof is one of what runs there."""
     for index, platforms in enumerate(params["platforms"]):
         if platforms is None or "cpu" in platforms:
             return np.asarray(index, np.int32)

@@ -7,6 +7,7 @@ entry: an equality holds for all real inputs of these shapes, away from ties of 
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,13 +20,12 @@ from sympy.polys.rings import PolyElement
 
 import derivations.rules  # noqa: F401  registers the rules
 from derivations.check import Counterexample
-from derivations.exact import Exact, NotReal, OutOfAtoms
+from derivations.exact import NOISE, Exact, NotReal, OutOfAtoms, Undecidable
 from derivations.indices import polynomial_sum
-from derivations.interpreter import evaluate_jaxpr
+from derivations.interpreter import evaluate_jaxpr, exact_array
 
 Shape = Sequence[int] | jax.ShapeDtypeStruct
-
-_AGREE = mpmath.mpf(10) ** -40  # relative; values are known to 60 digits
+Entry = tuple[str, tuple[int, ...], Any, Any]  # of what, at which index, as computed, as it should be
 
 
 @dataclass(frozen=True)
@@ -58,71 +58,90 @@ class Verdict:
             return f"refuted: {self.statement}\n  {self.counterexample}"
         if self.doubt is not None:
             return f"undecided: {self.statement}\n  {self.doubt}"
-        where = "for all real inputs of these shapes"
+        where = "for all real inputs of these shapes where it is defined"
         if self.regions is not None:
-            where = f"in {self.regions} region{'s' * (self.regions != 1)} between ties of its comparisons, found by sampling"
+            regions = f"{self.regions} region{'s' * (self.regions != 1)}"
+            where = f"in the {regions} between ties of its comparisons that sampling found"
         return f"proven: {self.statement} ({self.entries} entries, exactly, {where})"
 
 
 def prove_vjp(
-    fun: Callable[..., Any], *shapes: Shape, argnums: int | Sequence[int] | None = None, regions: int = 16
+    fun: Callable[..., Any], *shapes: Shape, argnums: int | Sequence[int] | None = None, regions: int = 24
 ) -> Verdict:
     """Proves or refutes that `jax.vjp` of `fun` is the derivative of `fun`, for all real inputs of the given shapes.
+
+    Both of what `jax.vjp` gives are compared: the output, since a rule's forward pass computes its own, and the gradients;
+    those of all arguments at once, and of each alone, since a rule may look at which are asked for.
 
     Args:
         fun: a function of arrays that gives an array or a pytree of arrays; `jax.custom_vjp` or not. What is no array
             of floating point comes in through a closure.
         shapes: the shape of each argument, a tuple of ints (then float32) or a `jax.ShapeDtypeStruct`.
-        argnums: the arguments to differentiate with respect to; default all.
-        regions: where `fun` compares its inputs, its pieces are proven one by one, at this many generic points at the most.
+        argnums: the arguments to differentiate with respect to, at once; default all, and then each alone too.
+        regions: where `fun` compares its inputs, its pieces are proven one by one, at this many generic points, of magnitudes
+            up to 1e4. A piece that none of them lies in is not proven.
 
     Returns:
         A `Verdict`, true where proven.
 
     Raises:
         UnsupportedPrimitive: `fun` uses a primitive that no rule covers; the message says how to add one.
-        TypeError: an argument is not floating point.
+        TypeError: an argument is not floating point, or a shape is none.
+        ValueError: there is nothing to differentiate, or no entry in it.
     """
     structs = [_struct(position, shape) for position, shape in enumerate(shapes)]
-    chosen = _argnums(argnums, len(structs))
+    choices = _choices(argnums, len(structs))
     names = _argument_names(fun, len(structs))
     forward, outputs = jax.make_jaxpr(fun, return_shape=True)(*structs)
     cotangents, tree = jax.tree.flatten(outputs)
     _require_floating("the output", cotangents)
+    if not any(math.prod(structs[place].shape) for chosen in choices for place in chosen):
+        raise ValueError(f"the arguments to differentiate with respect to have no entries: {_shapes(structs)}")
 
-    def pull(arguments, flat_cotangents):
+    def pull(chosen, arguments, flat_cotangents):
         def of_chosen(*values):
             full = list(arguments)
             for place, value in zip(chosen, values, strict=True):
                 full[place] = value
             return fun(*full)
 
-        _, pullback = jax.vjp(of_chosen, *(arguments[place] for place in chosen))
-        return pullback(jax.tree.unflatten(tree, flat_cotangents))
+        output, pullback = jax.vjp(of_chosen, *(arguments[place] for place in chosen))
+        return output, pullback(jax.tree.unflatten(tree, flat_cotangents))
 
-    backward = jax.make_jaxpr(pull)(structs, cotangents)
+    backward = [jax.make_jaxpr(functools.partial(pull, chosen))(structs, cotangents) for chosen in choices]
     labels = [*names, *([f"G{i}" for i in range(len(cotangents))] if len(cotangents) > 1 else ["G"])]
 
-    def compare(exact: Exact) -> Iterator[tuple[str, tuple[int, ...], Any, Any]]:
+    def compare(exact: Exact) -> Iterator[Entry]:
         arrays = _generators(exact, [*structs, *cotangents])
         arguments, weights = arrays[: len(structs)], arrays[len(structs) :]
-        results = evaluate_jaxpr(exact, forward, *arguments)
+        results = [exact_array(exact, result) for result in evaluate_jaxpr(exact, forward, *arguments)]
         products = (
-            weight[at] * _finite(result[at], exact)
+            weight[at] * _finite(result[at])
             for weight, result in zip(weights, results, strict=True)
             for at in np.ndindex(weight.shape)
         )
         slopes = iter(exact.gradient(polynomial_sum(exact.ring, products)))
         truth = [{at: next(slopes) for at in np.ndindex(struct.shape)} for struct in structs]
-        for place, computed in zip(chosen, evaluate_jaxpr(exact, backward, *arrays), strict=True):
-            for at, true in truth[place].items():
-                yield f"∂L/∂{names[place]}", at, computed[at], true
+        for chosen, jaxpr in zip(choices, backward, strict=True):
+            pulled = [exact_array(exact, array) for array in evaluate_jaxpr(exact, jaxpr, *arrays)]
+            alone = f" (of {names[chosen[0]]} alone)" if len(chosen) < len(choices[0]) else ""
+            for number, (output, result) in enumerate(zip(pulled, results, strict=False)):
+                for at in np.ndindex(result.shape):
+                    yield (
+                        f"output{number if len(results) > 1 else ''} of the forward rule{alone}",
+                        at,
+                        output[at],
+                        result[at],
+                    )
+            for place, computed in zip(chosen, pulled[len(results) :], strict=True):
+                for at, true in truth[place].items():
+                    yield f"∂L/∂{names[place]}{alone}", at, computed[at], true
 
     statement = f"the VJP of {_name(fun)} at {_shapes(structs)}"
     return _judge(statement, labels, [*structs, *cotangents], compare, regions)
 
 
-def prove_equal(f: Callable[..., Any], g: Callable[..., Any], *shapes: Shape, regions: int = 16) -> Verdict:
+def prove_equal(f: Callable[..., Any], g: Callable[..., Any], *shapes: Shape, regions: int = 24) -> Verdict:
     """Proves or refutes that two functions give the same arrays, for all real inputs of the given shapes.
 
     Args:
@@ -143,9 +162,11 @@ def prove_equal(f: Callable[..., Any], g: Callable[..., Any], *shapes: Shape, re
     if tree_f != tree_g or [o.shape for o in outputs] != [o.shape for o in others]:
         raise ValueError(f"the outputs differ in shape: {shape_f} of {_name(f)}, {shape_g} of {_name(g)}")
 
-    def compare(exact: Exact) -> Iterator[tuple[str, tuple[int, ...], Any, Any]]:
+    def compare(exact: Exact) -> Iterator[Entry]:
         arrays = _generators(exact, structs)
-        computed, true = evaluate_jaxpr(exact, first, *arrays), evaluate_jaxpr(exact, second, *arrays)
+        computed, true = (
+            [exact_array(exact, array) for array in evaluate_jaxpr(exact, jaxpr, *arrays)] for jaxpr in (first, second)
+        )
         for number, (left, right) in enumerate(zip(computed, true, strict=True)):
             for at in np.ndindex(left.shape):
                 yield f"output{number if len(computed) > 1 else ''}", at, left[at], right[at]
@@ -155,7 +176,7 @@ def prove_equal(f: Callable[..., Any], g: Callable[..., Any], *shapes: Shape, re
 
 
 def prove_definition(
-    fun: Callable[..., Any], definition: Callable[..., np.ndarray], *shapes: Shape, regions: int = 16
+    fun: Callable[..., Any], definition: Callable[..., np.ndarray], *shapes: Shape, regions: int = 24
 ) -> Verdict:
     """Proves or refutes that `fun` gives what a definition says, for all real inputs of the given shapes.
 
@@ -169,10 +190,10 @@ def prove_definition(
     jaxpr, output = jax.make_jaxpr(fun, return_shape=True)(*structs)
     _require_floating("the output", [output])
 
-    def compare(exact: Exact) -> Iterator[tuple[str, tuple[int, ...], Any, Any]]:
+    def compare(exact: Exact) -> Iterator[Entry]:
         arrays = _generators(exact, structs)
-        (computed,) = evaluate_jaxpr(exact, jaxpr, *arrays)
-        true = definition(*arrays)
+        computed = exact_array(exact, evaluate_jaxpr(exact, jaxpr, *arrays)[0])
+        true = np.asarray(definition(*arrays), object)
         if true.shape != computed.shape:
             raise ValueError(f"the definition gives shape {true.shape}, {_name(fun)} gives {computed.shape}")
         for at in np.ndindex(computed.shape):
@@ -186,14 +207,14 @@ def _judge(
     statement: str,
     labels: Sequence[str],
     structs: Sequence[Any],
-    compare: Callable[[Exact], Iterator[tuple[str, tuple[int, ...], Any, Any]]],
+    compare: Callable[[Exact], Iterator[Entry]],
     regions: int,
 ) -> Verdict:
     """Runs `compare` at generic points, with as much room for atoms as it takes."""
     names = [
         f"{label}{list(at)}" for label, struct in zip(labels, structs, strict=True) for at in np.ndindex(struct.shape)
     ]
-    room, seen, entries, seed, doubt = 0, set(), 0, 0, None
+    room, seen, entries, seed, doubt, reason = 0, set(), 0, 0, None, "no point was tried"
     while seed < regions:
         exact = Exact(names, room, seed)
         try:
@@ -201,45 +222,47 @@ def _judge(
         except OutOfAtoms:
             room = max(32, 4 * room)
             continue
-        except NotReal:
-            seed += 1
+        except NotReal as error:
+            seed, reason = seed + 1, f"no point was found at which every value is real: {error}"
             continue
+        except Undecidable as error:
+            return Verdict("undecided", statement, entries, None, doubt=f"no rule decides {error}")
         if found is not None:
             return Verdict("refuted", statement, compared, None, found)
+        if not compared:
+            raise ValueError(f"there is nothing to compare: {statement} has no entries")
         doubt = doubt or found_doubt
         if tuple(exact.decisions) not in seen:
             seen.add(tuple(exact.decisions))
             entries += compared
-        if not exact.decisions:
+        if not exact.decisions and not doubt:
             break
         seed += 1
-    if not seen:
-        doubt = "no point was found at which every compared value is real"
+    doubt = doubt or (None if seen else reason)
     pieces = None if seen == {()} else len(seen)
     return Verdict("undecided" if doubt else "proven", statement, entries, pieces, doubt=doubt)
 
 
 def _compare_entries(
-    exact: Exact, entries: Iterator[tuple[str, tuple[int, ...], Any, Any]], where: str
+    exact: Exact, entries: Iterator[Entry], where: str
 ) -> tuple[Counterexample | None, str | None, int]:
     """The first entry that differs, or the first that nothing decides, and how many were compared."""
     doubt, compared = None, 0
     for argument, at, computed, true in entries:
         compared += 1
         if not isinstance(computed, PolyElement) or not isinstance(true, PolyElement):
-            if computed != true:
+            if computed != true and not (computed != computed and true != true):  # NaN on both sides is the same
                 return Counterexample(argument, at, where, str(computed), str(true)), None, compared
             continue
         difference = computed - true
         if exact.vanishes(difference):
             continue
-        gap = None if exact.is_rational(difference) else _relative_gap(exact, difference, true)
-        if gap is None or gap > _AGREE:
+        gap, scale = (None, None) if exact.is_rational(difference) else exact.value_and_scale(difference)
+        if gap is None or abs(gap) > NOISE * scale:
             return Counterexample(argument, at, where, _shown(exact, computed), _shown(exact, true)), None, compared
-        digits = "60 digits" if gap == 0 else f"{-int(mpmath.log10(gap))} digits"
         doubt = doubt or (
-            f"{argument}{list(at)}: {_shown(exact, computed)} and {_shown(exact, true)} agree to {digits} at a generic point, "
-            "but no rule decides whether they are equal"
+            f"{argument}{list(at)}: {_shown(exact, computed)} and {_shown(exact, true)} agree to 40 digits at a generic "
+            "point, but no rule decides whether they are equal"
         )
     return None, doubt, compared
 
@@ -252,17 +275,9 @@ def _shown(exact: Exact, value: PolyElement) -> str:
     )
 
 
-def _relative_gap(exact: Exact, difference: PolyElement, true: PolyElement) -> Any:
-    """How large the difference is at the generic point, measured by the true value there."""
-    gap, scale = exact.value(difference), exact.value(true)
-    if mpmath.im(gap) != 0 or mpmath.im(scale) != 0:
-        raise NotReal
-    return abs(gap) / max(abs(scale), mpmath.mpf(10) ** -10)
-
-
-def _finite(value: Any, exact: Exact) -> PolyElement:
+def _finite(value: Any) -> PolyElement:
     if not isinstance(value, PolyElement):
-        raise NotImplementedError(f"the function gives {value}, which has no derivative")
+        raise NotReal(f"the function gives {value}, which has no derivative")
     return value
 
 
@@ -279,7 +294,12 @@ def _generators(exact: Exact, structs: Sequence[Any]) -> list[np.ndarray]:
 
 
 def _struct(position: int, shape: Shape) -> jax.ShapeDtypeStruct:
-    struct = shape if isinstance(shape, jax.ShapeDtypeStruct) else jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
+    if isinstance(shape, jax.ShapeDtypeStruct):
+        struct = shape
+    elif isinstance(shape, Sequence) and all(isinstance(size, int) for size in shape):
+        struct = jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
+    else:
+        raise TypeError(f"shape {position} must be a tuple of ints or a jax.ShapeDtypeStruct, got {shape!r}")
     _require_floating(f"argument {position}", [struct])
     return struct
 
@@ -290,13 +310,15 @@ def _require_floating(what: str, structs: Sequence[Any]) -> None:
             raise TypeError(f"{what} must be floating point, got {struct.dtype}; close over what is not")
 
 
-def _argnums(argnums: int | Sequence[int] | None, count: int) -> list[int]:
+def _choices(argnums: int | Sequence[int] | None, count: int) -> list[list[int]]:
+    """Which arguments to differentiate by, one choice after the other."""
     if argnums is None:
-        return list(range(count))
+        together = list(range(count))
+        return [together, *([place] for place in together)] if count > 1 else [together]
     places = [argnums] if isinstance(argnums, int) else list(argnums)
-    if any(not -count <= place < count for place in places):
+    if not places or any(not -count <= place < count for place in places):
         raise ValueError(f"`argnums` must be among the {count} arguments that have a shape, got {argnums}")
-    return [place % count for place in places]
+    return [[place % count for place in places]]
 
 
 def _argument_names(fun: Callable, count: int) -> list[str]:
@@ -307,7 +329,8 @@ def _argument_names(fun: Callable, count: int) -> list[str]:
         parameters = []
     plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     told = [parameter.name for parameter in parameters if parameter.kind in plain][:count]
-    return told + [f"x{place}" for place in range(len(told), count)]
+    names = told + [f"x{place}" for place in range(len(told), count)]
+    return [f"{name}_" if name == "G" else name for name in names]  # G is the cotangent
 
 
 def _name(fun: Callable) -> str:

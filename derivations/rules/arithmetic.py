@@ -25,22 +25,67 @@ def concrete(function: Callable, *operands: np.ndarray, dtype: Any = bool) -> np
     return elementwise(function, *operands).astype(dtype)
 
 
-rule("add", "add_any")(lambda exact, params, x, y: x + y)
-rule("sub")(lambda exact, params, x, y: x - y)
-rule("mul")(lambda exact, params, x, y: x * y)
-rule("neg")(lambda exact, params, x: -x)
-rule("square")(lambda exact, params, x: x * x)
-rule("div")(lambda exact, params, x, y: x * elementwise(exact.inverse, y))
-rule("exp")(lambda exact, params, x: elementwise(exact.exp, x))
-rule("exp2")(lambda exact, params, x: elementwise(lambda u: exact.exp(u * exact.log(exact.constant(2))), x))
-rule("expm1")(lambda exact, params, x: elementwise(lambda u: exact.exp(u) - 1, x))
-rule("log")(lambda exact, params, x: elementwise(exact.log, x))
-rule("log1p")(lambda exact, params, x: elementwise(lambda u: exact.log(1 + u), x))
-rule("sin")(lambda exact, params, x: elementwise(exact.sin, x))
-rule("cos")(lambda exact, params, x: elementwise(exact.cos, x))
-rule("tan")(lambda exact, params, x: elementwise(lambda u: exact.sin(u) * exact.inverse(exact.cos(u)), x))
-rule("sqrt")(lambda exact, params, x: elementwise(exact.sqrt, x))
-rule("rsqrt")(lambda exact, params, x: elementwise(lambda u: exact.inverse(exact.sqrt(u)), x))
+# An infinity or NaN is a Python float among the elements. It may stand in a branch that is not taken, or in a mask, so
+# the rules below carry it along as IEEE arithmetic does, with the sign that the other operand has at the generic point.
+def sign_of(exact: Any, value: Any) -> float:
+    """-1, 0, 1, or NaN."""
+    if isinstance(value, float):
+        return math.nan if math.isnan(value) else math.copysign(1, value)
+    return exact.sign(value)
+
+
+def _sum(exact: Any, a: Any, b: Any) -> Any:
+    special = [value for value in (a, b) if isinstance(value, float)]
+    return sum(special) if special else a + b
+
+
+def _product(exact: Any, a: Any, b: Any) -> Any:
+    if isinstance(a, float) or isinstance(b, float):
+        sign = sign_of(exact, a) * sign_of(exact, b)
+        return math.nan if sign == 0 or math.isnan(sign) else sign * math.inf
+    return a * b
+
+
+def _inverse(exact: Any, value: Any) -> Any:
+    if isinstance(value, float):
+        return math.nan if math.isnan(value) else exact.ring.zero
+    return exact.inverse(value) if value and not exact.vanishes(value) else math.inf
+
+
+def _exp(exact: Any, value: Any) -> Any:
+    if isinstance(value, float):
+        return exact.ring.zero if value == -math.inf else value
+    return exact.exp(value)
+
+
+def _log(exact: Any, value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value > 0 else math.nan
+    number = exact.number(value)
+    return exact.log(value) if number is None or number > 0 else -math.inf if number == 0 else math.nan
+
+
+def _each(function: Callable) -> Callable:
+    """A rule that applies `function(exact, *entries)` to every entry."""
+    return lambda exact, params, *x: elementwise(lambda *entries: function(exact, *entries), *x)
+
+
+rule("add", "add_any")(_each(_sum))
+rule("sub")(_each(lambda exact, a, b: _sum(exact, a, -b)))
+rule("mul")(_each(_product))
+rule("neg")(_each(lambda exact, u: -u))
+rule("square")(_each(lambda exact, u: _product(exact, u, u)))
+rule("div")(_each(lambda exact, a, b: _product(exact, a, _inverse(exact, b))))
+rule("exp")(_each(_exp))
+rule("exp2")(_each(lambda exact, u: _exp(exact, _product(exact, u, exact.log(exact.constant(2))))))
+rule("expm1")(_each(lambda exact, u: _sum(exact, _exp(exact, u), exact.constant(-1))))
+rule("log")(_each(_log))
+rule("log1p")(_each(lambda exact, u: _log(exact, _sum(exact, u, exact.ring.one))))
+rule("sin")(_each(lambda exact, u: exact.sin(u)))
+rule("cos")(_each(lambda exact, u: exact.cos(u)))
+rule("tan")(_each(lambda exact, u: exact.sin(u) * _inverse(exact, exact.cos(u))))
+rule("sqrt")(_each(lambda exact, u: u if isinstance(u, float) else exact.sqrt(u)))
+rule("rsqrt")(_each(lambda exact, u: _inverse(exact, u if isinstance(u, float) else exact.sqrt(u))))
 
 
 @rule("logistic")
@@ -57,13 +102,17 @@ def _tanh(exact, params, x):
 
 def power(exact: Any, base: Any, exponent: Fraction) -> Any:
     """`base ** exponent` for a rational: roots of two by sqrt, others by exp and log."""
+    if isinstance(base, float):
+        raise NotImplementedError(f"{base} to the power of {exponent}")
     if exponent < 0:
-        return exact.inverse(power(exact, base, -exponent))
+        return _inverse(exact, power(exact, base, -exponent))
+    if exponent == 0:
+        return exact.ring.one
     if exponent.denominator == 1:
         return base ** int(exponent)
     if exponent.denominator == 2:
         return exact.sqrt(base) ** int(2 * exponent)
-    return exact.exp(exact.constant(exponent) * exact.log(base))
+    return _exp(exact, _product(exact, exact.constant(exponent), _log(exact, base)))
 
 
 rule("integer_pow")(lambda exact, params, x: elementwise(lambda u: power(exact, u, Fraction(params["y"])), x))
@@ -73,18 +122,26 @@ rule("integer_pow")(lambda exact, params, x: elementwise(lambda u: power(exact, 
 def _pow(exact, params, x, y):
     def one(base, exponent):
         known = Fraction(int(exponent)) if isinstance(exponent, (int, np.integer)) else exact.number(exponent)
-        return exact.exp(exponent * exact.log(base)) if known is None else power(exact, base, known)
+        return _exp(exact, _product(exact, exponent, _log(exact, base))) if known is None else power(exact, base, known)
 
     return elementwise(one, x, y)
 
 
+UNORDERED = 2
+
+
 # Comparisons: decided at the generic point, see `Exact.sign`.
 def compare(exact: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The sign of `x - y`, entry by entry."""
+    """The sign of `x - y`, entry by entry; `UNORDERED` where one of them is NaN."""
 
-    def sign(a, b):
-        if isinstance(a, float) or isinstance(b, float):  # an infinity, or NaN
-            left, right = (value if isinstance(value, float) else 0.0 for value in (a, b))
+    def sign(a: Any, b: Any) -> int:
+        known: list[Any] = [value if isinstance(value, (float, int, np.generic)) else None for value in (a, b)]
+        if any(value is not None and value != value for value in known):
+            return UNORDERED
+        if None not in known:
+            return int(a > b) - int(a < b)
+        if any(value is not None for value in known):  # an infinity and something finite
+            left, right = (0.0 if value is None else value for value in known)
             return (left > right) - (left < right)
         return exact.sign(a - b)
 
@@ -93,27 +150,27 @@ def compare(exact: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 rule("eq")(lambda exact, params, x, y: compare(exact, x, y) == 0)
 rule("ne")(lambda exact, params, x, y: compare(exact, x, y) != 0)
-rule("lt")(lambda exact, params, x, y: compare(exact, x, y) < 0)
-rule("le")(lambda exact, params, x, y: compare(exact, x, y) <= 0)
-rule("gt")(lambda exact, params, x, y: compare(exact, x, y) > 0)
-rule("ge")(lambda exact, params, x, y: compare(exact, x, y) >= 0)
+rule("lt")(lambda exact, params, x, y: compare(exact, x, y) == -1)
+rule("gt")(lambda exact, params, x, y: compare(exact, x, y) == 1)
+rule("le")(lambda exact, params, x, y: np.isin(compare(exact, x, y), (-1, 0)))
+rule("ge")(lambda exact, params, x, y: np.isin(compare(exact, x, y), (0, 1)))
 
 
-def _choose(x: np.ndarray, y: np.ndarray, first: np.ndarray) -> np.ndarray:
-    return elementwise(lambda a, b, left: a if left else b, x, y, first)
+def extreme(exact: Any, x: np.ndarray, y: np.ndarray, sign: int) -> np.ndarray:
+    """The larger (sign 1) or smaller (-1) of two entries; NaN where one of them is."""
+
+    def one(a, b, order):
+        return math.nan if order == UNORDERED else a if order * sign >= 0 else b
+
+    return elementwise(one, x, y, compare(exact, x, y))
 
 
-rule("max")(lambda exact, params, x, y: _choose(x, y, compare(exact, x, y) >= 0))
-rule("min")(lambda exact, params, x, y: _choose(x, y, compare(exact, x, y) <= 0))
-rule("abs")(lambda exact, params, x: elementwise(lambda u: u if exact.sign(u) >= 0 else -u, x))
-rule("sign")(lambda exact, params, x: elementwise(lambda u: exact.constant(exact.sign(u)), x))
+rule("max")(lambda exact, params, x, y: extreme(exact, x, y, 1))
+rule("min")(lambda exact, params, x, y: extreme(exact, x, y, -1))
+rule("clamp")(lambda exact, params, low, x, high: extreme(exact, extreme(exact, x, low, 1), high, -1))
+rule("abs")(_each(lambda exact, u: u if sign_of(exact, u) >= 0 else -u))
+rule("sign")(_each(lambda exact, u: exact.constant(sign_of(exact, u))))
 rule("is_finite")(lambda exact, params, x: concrete(lambda u: not isinstance(u, float), x))
-
-
-@rule("clamp")
-def _clamp(exact, params, low, x, high):
-    below, above = compare(exact, x, low) < 0, compare(exact, x, high) > 0
-    return elementwise(lambda a, b, c, under, over: a if under else c if over else b, low, x, high, below, above)
 
 
 @rule("select_n")
@@ -122,26 +179,36 @@ def _select_n(exact, params, which, *cases):
 
 
 def _locally_constant(exact: Any, x: np.ndarray, rounding: Callable) -> np.ndarray:
-    """Rounding to an integer: away from jumps a constant, the one at the generic point."""
+    """Rounding to an integer: away from jumps a constant, the one at the generic point, which names the piece."""
 
     def one(value):
-        nearest = rounding(exact.value(value))
-        # Noted, so that another region counts as one: on which side of the constant the point lies.
-        exact.sign(value - exact.constant(int(nearest)))
-        return exact.constant(int(nearest))
+        if isinstance(value, float):
+            return value
+        number = exact.number(value)
+        nearest = int(rounding(exact.value(value) if number is None else number))
+        if number is None:
+            exact.decisions.append(nearest)
+        return exact.constant(nearest)
 
     return elementwise(one, x)
 
 
-rule("floor")(lambda exact, params, x: _locally_constant(exact, x, lambda v: math.floor(v)))
-rule("ceil")(lambda exact, params, x: _locally_constant(exact, x, lambda v: math.ceil(v)))
-rule("round")(lambda exact, params, x: _locally_constant(exact, x, lambda v: round(v)))
+def _round(exact, params, x):
+    def away_from_zero(value):
+        half_up = math.floor(2 * abs(value) + 1) // 2
+        return half_up if value > 0 else -half_up
+
+    to_even = int(params["rounding_method"]) == 1
+    return _locally_constant(exact, x, round if to_even else away_from_zero)
+
+
+rule("floor")(lambda exact, params, x: _locally_constant(exact, x, math.floor))
+rule("ceil")(lambda exact, params, x: _locally_constant(exact, x, math.ceil))
+rule("round")(_round)
 
 
 # In exact arithmetic precision is no matter, and neither is where a value lives.
-rule("copy", "copy_p", "optimization_barrier", "reduce_precision", "stop_gradient", "pvary")(
-    lambda exact, params, *x: list(x)
-)
+rule("copy", "optimization_barrier", "reduce_precision", "stop_gradient", "pvary")(lambda exact, params, *x: list(x))
 rule("device_put", "sharding_constraint")(lambda exact, params, *x: list(x))
 
 
@@ -151,12 +218,12 @@ def _convert(exact, params, x):
     if jnp.issubdtype(target, np.floating):
         return x if is_symbolic(x) else exact_array(exact, x.astype(np.float64))
     if jnp.issubdtype(target, np.bool_):
-        return concrete(lambda u: exact.sign(u) != 0, x)
+        return concrete(lambda u: sign_of(exact, u) != 0, x)
 
     def integer(value):
-        number = exact.number(value)
+        number = None if isinstance(value, float) else exact.number(value)
         if number is None:
             raise NotImplementedError(f"cannot convert {exact.text(value)} to {target}: it depends on the inputs")
         return math.trunc(number)
 
-    return concrete(integer, x, dtype=target)
+    return elementwise(integer, x).astype(np.int64).astype(target)

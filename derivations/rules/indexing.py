@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from derivations.interpreter import rule
+from derivations.interpreter import UnsupportedPrimitive, rule
 from derivations.rules.arithmetic import compare
 
 
@@ -92,6 +92,8 @@ def _filling(exact, params, x):
 
 def _scatter(combine):
     def run(exact, params, x, indices, updates):
+        if combine is _put and params["update_jaxpr"] is not None:
+            raise UnsupportedPrimitive("scatter with a function to apply")
         numbers = params["dimension_numbers"]
         fixed, batching = numbers.inserted_window_dims, numbers.operand_batching_dims
         window_axes = [axis for axis in range(x.ndim) if axis not in (*fixed, *batching)]
@@ -110,7 +112,11 @@ def _scatter(combine):
     return run
 
 
-rule("scatter")(_scatter(lambda old, new: new))
+def _put(old, new):
+    return new
+
+
+rule("scatter")(_scatter(_put))
 rule("scatter-add", "scatter_add")(_scatter(lambda old, new: old + new))
 rule("scatter-sub", "scatter_sub")(_scatter(lambda old, new: old - new))
 rule("scatter-mul", "scatter_mul")(_scatter(lambda old, new: old * new))
@@ -126,10 +132,9 @@ def _sort(exact, params, *operands):
     results = [np.empty(operand.shape, operand.dtype) for operand in moved]
     for at in np.ndindex(moved[0].shape[:-1]):
         order: list[int] = []
-        for place, entry in enumerate(moved[0][at]):
-            smaller = [
-                compare(exact, np.array([moved[0][at][k]], object), np.array([entry], object))[0] <= 0 for k in order
-            ]
+        keys = moved[0][at]
+        for place in range(len(keys)):
+            smaller = [compare(exact, keys[k : k + 1], keys[place : place + 1])[0] <= 0 for k in order]
             order.insert(sum(smaller), place)
         for result, operand in zip(results, moved, strict=True):
             result[at] = operand[at][order]

@@ -1,5 +1,6 @@
 """Sums and products over axes: reductions, cumulative ones, products of tensors, convolutions."""
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -7,13 +8,14 @@ from collections.abc import Callable
 import numpy as np
 
 from derivations.interpreter import is_symbolic, rule
-from derivations.rules.arithmetic import compare, elementwise
+from derivations.rules.arithmetic import extreme
 
 
 def _reduced(function: Callable, x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     """`function` of the list of entries along `axes`, for every index of the others."""
     kept = [axis for axis in range(x.ndim) if axis not in axes]
-    moved = x.transpose(*kept, *axes).reshape(*(x.shape[axis] for axis in kept), -1)
+    shape = [x.shape[axis] for axis in kept]
+    moved = x.transpose(*kept, *axes).reshape(*shape, math.prod(x.shape[axis] for axis in axes))
     result = np.empty(moved.shape[:-1], x.dtype)
     for at in np.ndindex(result.shape):
         result[at] = function(moved[at])
@@ -21,16 +23,13 @@ def _reduced(function: Callable, x: np.ndarray, axes: tuple[int, ...]) -> np.nda
 
 
 def _total(exact, entries):
-    one = exact.ring.one
-    return exact.sum_of_products((entry, one) for entry in entries) if entries.dtype == object else entries.sum()
+    special = [entry for entry in entries if isinstance(entry, float)]  # infinities and NaN
+    return sum(special) if special else exact.sum_of_products((entry, exact.ring.one) for entry in entries)
 
 
 def _extreme(exact, entries, sign):
-    best = entries[0]
-    for entry in entries[1:]:
-        if compare(exact, np.array([entry], object), np.array([best], object))[0] * sign > 0:
-            best = entry
-    return best
+    rows = [np.array([entry], object) for entry in entries]
+    return functools.reduce(lambda a, b: extreme(exact, a, b, sign), rows)[0]
 
 
 rule("reduce_sum")(lambda exact, params, x: _reduced(lambda e: _total(exact, e), x, params["axes"]))
@@ -69,14 +68,10 @@ def _cumulative(step: Callable) -> Callable:
     return run
 
 
-def _larger(sign: int) -> Callable:
-    return lambda exact, x, y: elementwise(lambda a, b, s: a if s * sign >= 0 else b, x, y, compare(exact, x, y))
-
-
 rule("cumsum")(_cumulative(lambda exact, x, y: x + y))
 rule("cumprod")(_cumulative(lambda exact, x, y: x * y))
-rule("cummax")(_cumulative(_larger(1)))
-rule("cummin")(_cumulative(_larger(-1)))
+rule("cummax")(_cumulative(lambda exact, x, y: extreme(exact, x, y, 1)))
+rule("cummin")(_cumulative(lambda exact, x, y: extreme(exact, x, y, -1)))
 
 
 @rule("dot_general")
@@ -88,8 +83,11 @@ def _dot_general(exact, params, x, y):
     shape = [x.shape[axis] for axis in batch[0]]
     result = np.empty((left.shape[0], left.shape[1], right.shape[1]), object)
     for b, i, j in np.ndindex(result.shape):
-        result[b, i, j] = exact.sum_of_products(zip(left[b, i], right[b, j], strict=True))
-    return result.reshape(*shape, *rows, *columns)
+        pairs = list(zip(left[b, i], right[b, j], strict=True))
+        if any(isinstance(entry, float) for pair in pairs for entry in pair):
+            raise NotImplementedError("an infinity or NaN in a product of tensors")
+        result[b, i, j] = exact.sum_of_products(pairs)
+    return result.reshape((*shape, *rows, *columns))
 
 
 def _matrices(x: np.ndarray, contract: tuple, batch: tuple) -> tuple[np.ndarray, list[int]]:
