@@ -59,7 +59,6 @@ def test_a_wrong_rule_is_refuted(name):
 
 
 SEVEN_TENTHS = jnp.float32(0.7)
-NEAREST = np.asarray(jax.image.resize(jnp.arange(10, dtype=jnp.float32), (25,), "nearest"), int)
 
 UNEQUAL = {
     "relu6 and relu": (jax.nn.relu6, jax.nn.relu, [(4,)]),
@@ -119,11 +118,6 @@ EQUAL = {
         [(), ()],
     ),
     "a sigmoid of a fraction": (lambda x: jax.nn.sigmoid(1.702 * x), lambda x: 1 - jax.nn.sigmoid(-1.702 * x), [(2,)]),
-    "an image resized": (
-        lambda x: jax.image.resize(x, (25,), "nearest"),
-        lambda x: x[NEAREST],
-        [(10,)],
-    ),
     "dropout with its key inside": (
         lambda x: jnp.where(jax.random.bernoulli(jax.random.key(0), 0.5, (4,)), x, 0.0),
         lambda x: x * jax.random.bernoulli(jax.random.key(0), 0.5, (4,)),
