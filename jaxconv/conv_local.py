@@ -11,6 +11,7 @@ from jaxconv import formulas
 from jaxconv.arguments import accumulator, check_channels, operands, varying_alike
 from jaxconv.convolution import Convolution
 from jaxconv.differentiation import bilinear
+from jaxconv.pad import pad_for_mode
 from jaxconv.shapes import Input, LocalBias, LocalWeight, Output
 from jaxconv.unfold import fold_columns, unfold_columns
 from jaxconv.window import Padding, integer, make_window
@@ -25,6 +26,7 @@ def conv_local(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     *,
+    padding_mode: str = "zeros",
     precision: Any = None,
     preferred_element_type: DTypeLike | None = None,
 ) -> Output:
@@ -39,7 +41,7 @@ def conv_local(
         weight: `(C_out, C_in/groups, *kernel, *out_spatial)`, of the input's dtype. Half of the axes behind the first two
             are the kernel's; the others must be the output's size.
         bias: `(C_out,)`, or `(C_out, *out_spatial)` for one of its own at every position, or None.
-        stride, padding, dilation, groups, precision, preferred_element_type: as in `conv`.
+        stride, padding, dilation, groups, padding_mode, precision, preferred_element_type: as in `conv`.
 
     Returns:
         `(N, C_out, *out_spatial)` or `(C_out, *out_spatial)`, with `out_spatial` as in `conv`.
@@ -56,6 +58,7 @@ def conv_local(
     input, batched, weight, bias, result = operands(input, weight, bias, precision, preferred_element_type, rank=rank)
     groups = integer("groups", groups, 1)
     window = make_window(shape[2 : 2 + rank], stride, padding, dilation, rank)
+    input, window = pad_for_mode(input, window, padding_mode)
     out_spatial = window.output_size(input.shape[2:])
     if shape[2 + rank :] != out_spatial:
         raise ValueError(f"`weight` must end in the output's size {out_spatial}, got shape {shape}")

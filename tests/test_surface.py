@@ -90,6 +90,15 @@ def test_unshared_weights_that_are_all_alike_are_a_convolution():
         np.testing.assert_array_equal(jaxconv.conv_local(input, everywhere, one, groups=2), shared)
 
 
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_unshared_weights_take_padding_modes(mode):
+    input, weight = integers(1, 2, 5, 4), integers(3, 2, 3, 2, seed=2)
+    options: dict[str, Any] = {"padding": ((1, 2), (0, 1)), "padding_mode": mode}
+    shared = jaxconv.conv2d(input, weight, **options)
+    everywhere = jnp.broadcast_to(weight[..., None, None], (*weight.shape, *shared.shape[2:]))
+    np.testing.assert_array_equal(jaxconv.conv_local(input, everywhere, **options), shared)
+
+
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
