@@ -54,13 +54,18 @@ def conv_general_dilated(
     lhs, rhs = inexact_array("lhs", lhs), inexact_array("rhs", rhs)
     if out_sharding is not None:
         raise ValueError(f"`out_sharding` must be None: sharding is left to the compiler, got {out_sharding}")
-    if lhs.ndim != rhs.ndim or lhs.ndim < 3:
+    if lhs.ndim != rhs.ndim or lhs.ndim < 2:
         raise ValueError(
-            f"`lhs` and `rhs` must have the same number of axes, 3 at least, got {lhs.shape} and {rhs.shape}"
+            f"`lhs` and `rhs` must have the same number of axes, 2 at least, got {lhs.shape} and {rhs.shape}"
         )
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     input, weight = lhs.transpose(numbers.lhs_spec), rhs.transpose(numbers.rhs_spec)
     rank = input.ndim - 2
+    if rank == 0:
+        # No axis to slide along: one of a single cell does no harm.
+        input, weight, padding = input[..., None], weight[..., None], ((0, 0),)
+        window_strides, lhs_dilation, rhs_dilation = (1,), None, None
+    rank = max(rank, 1)
     strides = per_axis("window_strides", tuple(window_strides), rank, 1)
     spread = (1,) * rank if lhs_dilation is None else per_axis("lhs_dilation", tuple(lhs_dilation), rank, 1)
     dilation = (1,) * rank if rhs_dilation is None else per_axis("rhs_dilation", tuple(rhs_dilation), rank, 1)
@@ -71,16 +76,17 @@ def conv_general_dilated(
     if batch_group_count > 1:
         # Output channels of a group see only its part of the batch: the part is a group of features.
         samples = input.shape[0] // batch_group_count
+        channels = batch_group_count * input.shape[1]
         input = jnp.moveaxis(input.reshape(batch_group_count, samples, *input.shape[1:]), 0, 1)
-        input = input.reshape(samples, -1, *input.shape[3:])
+        input = input.reshape(samples, channels, *input.shape[3:])
     empty = _empty_output(input, weight, strides, pads, dilation)
     if empty is not None:
         output = jnp.zeros(empty, preferred_element_type or lhs.dtype)
     else:
         options = {"precision": precision, "preferred_element_type": preferred_element_type}
         output = conv(input, weight, None, strides, pads, dilation, groups, **options)
-    order = sorted(range(output.ndim), key=numbers.out_spec.__getitem__)
-    return output.transpose(order)
+    output = output.reshape(output.shape[: lhs.ndim])
+    return output.transpose(sorted(range(output.ndim), key=numbers.out_spec.__getitem__))
 
 
 def conv_general_dilated_patches(

@@ -31,7 +31,7 @@ def test_torch_agrees_on_named_geometries(geometry, dtype):
 
 
 @given(geometry=geometries(), dtype=st.sampled_from(DTYPES), seed=st.integers(0, 99))
-@settings(max_examples=120)
+@settings(max_examples=80)
 def test_torch_agrees_on_drawn_geometries(geometry, dtype, seed):
     arrays = geometry.arrays(dtype, seed)
     assert_right(geometry, arrays, run(geometry, arrays), dtype)

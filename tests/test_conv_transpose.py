@@ -54,7 +54,7 @@ def torch_results(arrays, cotangent, options):
     dtype=st.sampled_from([np.float64, np.float32, jnp.bfloat16, np.float16, np.complex64]),
     seed=st.integers(0, 9),
 )
-@settings(max_examples=80)
+@settings(max_examples=50)
 def test_torch_agrees(call, dtype, seed):
     shapes, options = call
     generator = np.random.default_rng(seed)

@@ -22,7 +22,12 @@ CONV = [
     ((shaped(2, 4, 8), WEIGHT), {}, ValueError, r"`input` must have 4 channels .*got 2"),  # read as unbatched
     ((shaped(1, 2, 4, 8, 8), WEIGHT), {}, ValueError, r"`input` must have 4 axes, .*got shape \(1, 2, 4, 8, 8\)"),
     ((shaped(4, 8), WEIGHT), {}, ValueError, r"`input` must have 4 axes, or 3 without the batch, got shape \(4, 8\)"),
-    ((INPUT, shaped(6, 4)), {}, ValueError, r"`weight` must be \(C_out, .*got shape \(6, 4\)"),
+    (
+        (INPUT, shaped(6, 4)),
+        {},
+        ValueError,
+        r"`weight` must have two axes of channels and at least one .*got shape \(6, 4\)",
+    ),
     ((INPUT, shaped(6, 3, 3, 3)), {}, ValueError, r"`input` must have 3 channels .*got 4"),
     ((INPUT, shaped(6, 2, 3, 3)), {"groups": 4}, ValueError, r"`groups` must divide the 6 output .*got groups=4"),
     ((shaped(2, 5, 8, 8), WEIGHT), {"groups": 2}, ValueError, r"`groups` must divide the 5 channels .*got groups=2"),

@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import random
 from typing import Any
 
 import jax
@@ -154,6 +155,60 @@ def test_groups_and_empty_arrays_are_laxs(shapes, options):
         return lambda x, w: module.conv_general_dilated(x, w, (2,), "VALID", **options)
 
     assert_same(run(jaxconv.lax), run(lax), integers(*shapes[0]), integers(*shapes[1], seed=2))
+
+
+def sample(count, *choices):
+    """So many of all combinations of `choices`, the same ones every time."""
+    return random.Random(0).sample(list(itertools.product(*choices)), count)
+
+
+# The parameter grids of JAX's own tests of these functions (tests/lax_test.py), of which JAX too runs a sample.
+GENERAL = sample(
+    16,
+    [(1, 1), (2, 1), (1, 2)],  # groups of the batch, and of features
+    [0, 10],
+    *[[2, 3]] * 3,
+    [("NCHW", "OIHW", "NCHW"), ("NHWC", "HWIO", "NHWC"), ("NCHW", "HWIO", "NHWC")],
+    [(1, 1), (2, 1)],
+    [((1, 2), (2, 0)), ((10, 8), (7, 13))],
+    *[[(1, 1), (1, 2), (1, 4)]] * 2,
+)
+
+
+@pytest.mark.parametrize("case", GENERAL, ids=range(len(GENERAL)))
+def test_jaxs_own_cases_of_conv_general_dilated(case):
+    (batches, features), width, b, i, j, layout, strides, padding, spread, dilation = case
+    left = integers(b * batches, i * features, 9, width).transpose(["NCHW".index(axis) for axis in layout[0]])
+    right = integers(j * features * batches, i, 4, 5, seed=2).transpose(["OIHW".index(axis) for axis in layout[1]])
+
+    def run(module):
+        return lambda x, w: module.conv_general_dilated(
+            x, w, strides, padding, spread, dilation, layout, features, batches
+        )
+
+    assert_same(run(jaxconv.lax), run(lax), left, right)
+
+
+TRANSPOSED = sample(
+    6, [2, 3], [2, 3], [2, 3], [3, 4, 5], [(1, 1), (1, 2), (2, 1), (2, 2), (3, 3)], ["VALID", "SAME"], [None, (2, 2)]
+)
+
+
+@pytest.mark.parametrize("case", TRANSPOSED, ids=range(len(TRANSPOSED)))
+def test_jaxs_own_cases_of_conv_transpose(case):
+    b, i, j, k, strides, padding, dilation = case
+
+    def run(module):
+        return lambda x, w: module.conv_transpose(x, w, strides, padding, dilation, transpose_kernel=True)
+
+    assert_same(run(jaxconv.lax), run(lax), integers(b, 9, 10, i), integers(k, k, j, i, seed=2))
+
+
+def test_no_spatial_axis_is_a_product():
+    def run(module):
+        return lambda x, w: module.conv_general_dilated(x, w, (), "VALID", dimension_numbers=("NC", "IO", "NC"))
+
+    assert_same(run(jaxconv.lax), run(lax), integers(10, 5), integers(5, 7, seed=2))
 
 
 @pytest.mark.parametrize(
