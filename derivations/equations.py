@@ -1,11 +1,11 @@
 """What is true by definition, and what is claimed about it.
 
-A `Map` is a definition: one entry of an output, as a SymPy expression in its arguments. Eq. 2 of `some-formulae.md` is one;
+A `Map` is a definition: one entry of an output, as a SymPy expression in its arguments. Eq. 2 of *Some formulae* is one;
 the convolution from I, W and B to O is another, and it stands on its own: three lines of index arithmetic,
 
     position = stride*l + dilation*k - padding      on each axis, zero outside,
 
-which share nothing with the numeric package. A `Claim` is a closed form for one gradient of a map: the seed's eqs. 3, 4
+which share nothing with the numeric package. A `Claim` is a closed form for one gradient of a map: eqs. 3, 4
 and 5, its boxed pipelines, and the derivatives of eqs. 3 and 4 themselves. Claims are only stated here; `derive` and
 `check` decide whether they hold.
 
@@ -75,7 +75,7 @@ class Claim:
         return replace(self, title=title, formula=formula)
 
 
-# The seed's letters: p sample, q output channel, r output position, m row of U.
+# The letters of *Some formulae*: p sample, q output channel, r output position, m row of U.
 P, Q, R, M = map(size, "PQRM")
 p, q, r, m, i, j, k = map(index, "pqrmijk")
 

@@ -6,7 +6,6 @@ rationals, so that sums, products and derivatives are exact.
 """
 
 import itertools
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -108,8 +107,3 @@ def all_derivatives(polynomial: PolyElement) -> dict[PolyElement, PolyElement]:
                 terms = derivatives.setdefault(place, {})
                 terms[lower] = terms.get(lower, 0) + coefficient * exponent
     return {ring.gens[place]: ring.from_dict(terms) for place, terms in derivatives.items()}
-
-
-def count(shapes: Iterable[tuple[int, ...]]) -> int:
-    """Number of entries of arrays of these shapes."""
-    return sum(math.prod(shape) for shape in shapes)

@@ -1,6 +1,6 @@
 """Writes an expression the way a person does: in one line of text, in LaTeX, or as MathML.
 
-Factors stand in the seed's order, the cotangent first and deltas last, and a sum names its indices only: their ranges are
+Factors stand in the order of *Some formulae*, the cotangent first and deltas last, and a sum names its indices only: their ranges are
 the sizes of the axes that they run over.
 """
 
@@ -117,7 +117,7 @@ class _Writer:
             label = _label(part) if isinstance(part, sp.Indexed) else ""
             kind = (sp.Symbol, sp.Indexed, sp.KroneckerDelta, sp.Add, sp.Sum)
             place = next((i for i, one in enumerate(kind) if isinstance(part, one)), 0)
-            # `stride*l + dilation*k - padding`, and G W U I as the seed has them.
+            # `stride*l + dilation*k - padding`, and G W U I as *Some formulae* has them.
             letters = "sldkz" if place == 0 else "GVWUI"
             names = [label] if label else part.free_symbols
             return (place, min((_place(letters, name) for name in names), default=len(letters)), str(part))

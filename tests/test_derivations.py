@@ -1,4 +1,4 @@
-"""Derivations for every size: each step an equality, each end the seed's closed form, each mistake noticed."""
+"""Derivations for every size: each step an equality, each end the published closed form, each mistake noticed."""
 
 from dataclasses import replace
 
@@ -66,7 +66,7 @@ def test_a_range_that_is_not_the_axis_is_not_contracted():
     assert derivation.result.atoms(sp.KroneckerDelta)
 
 
-def test_the_claims_are_the_seeds():
+def test_the_claims_are_the_published_ones():
     """Eqs. 3-5 written out once more, from the page."""
     p, q, r, i, j, k = sp.symbols("p q r i j k", integer=True)
     U, W, G = (tensor(name) for name in ("U", "Wtilde", "Gtilde"))

@@ -1,4 +1,4 @@
-"""Eqs. 2 to 5, each against its sum written as loops in the seed's own letters."""
+"""Eqs. 2 to 5, each against its sum written as loops in its own letters."""
 
 import itertools
 
