@@ -5,8 +5,8 @@ the convolution from I, W and B to O is another, and it stands on its own: three
 
     position = stride*l + dilation*k - padding      on each axis, zero outside,
 
-which share nothing with the numeric package. A `Claim` is a closed form for one gradient of a map: eqs. 3, 4
-and 5, its boxed pipelines, and the derivatives of eqs. 3 and 4 themselves. Claims are only stated here; `derive` and
+which share nothing with the numeric package. A `Claim` is a closed form for one gradient of a map: eqs. 3, 4 and 5, the
+boxed pipelines around them, and the derivatives of eqs. 3 and 4 themselves. Claims are only stated here; `derive` and
 `check` decide whether they hold.
 
 Tensors with groups have the group as an axis of its own, `channel = group * channels_per_group + c`: a view.

@@ -1,7 +1,7 @@
 """Writes an expression the way a person does: in one line of text, in LaTeX, or as MathML.
 
-Factors stand in the order of *Some formulae*, the cotangent first and deltas last, and a sum names its indices only: their ranges are
-the sizes of the axes that they run over.
+Factors stand in the order of *Some formulae*, the cotangent first and deltas last, and a sum names its indices only:
+their ranges are the sizes of the axes that they run over.
 """
 
 from collections.abc import Callable, Sequence
