@@ -110,7 +110,7 @@ def test_a_jitted_function_is_traced_anew_inside_and_outside():
 
 
 SUBSETS = [axes for axes in itertools.product([0, None], repeat=3) if 0 in axes]
-ENSEMBLES = [(conv, axes) for axes in SUBSETS] + [(f, axes) for f in (conv_transpose, local) for axes in SUBSETS[:3]]
+ENSEMBLES = [(f, axes) for f in (conv, conv_transpose, local) for axes in SUBSETS] + [(unfolded, (0, None, None))]
 
 
 @pytest.mark.parametrize(("function", "axes"), ENSEMBLES)
