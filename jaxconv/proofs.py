@@ -125,8 +125,8 @@ def _of_formulas() -> Iterator[Proof]:
         shapes = tuple(map(shape, tensors))
         definition = _definition(source, sizes, result, tensors, shape(result))
         yield Proof(f"formulas.{name}", statement, where, partial(prove_definition, function, definition, *shapes))
-        yield Proof(f"formulas.{name}", "VJP", where, partial(prove_vjp, function, *shapes))
-    yield Proof("formulas.flat", "VJP", where, partial(prove_vjp, formulas.flat, (2, 2, 3, 2)))
+        yield from _derivatives(f"formulas.{name}", function, shapes, where)
+    yield from _derivatives("formulas.flat", formulas.flat, ((2, 2, 3, 2),), where)
     for name, shapes in (
         ("output", ((2, 4, 3), (2, 2), (2,))),
         ("unfolded_gradient", ((2, 2, 3), (2, 2))),
@@ -290,10 +290,10 @@ def _of_lax() -> Iterator[Proof]:
         theirs = _with_arguments(f"jax.lax.{name}", getattr(jax.lax, name), arguments, options)
         where = f"{shapes} {arguments} {options}"
         yield Proof(f"lax.{name}", "is jax.lax's", where, partial(prove_equal, ours, theirs, *shapes))
-        yield Proof(f"lax.{name}", "VJP", where, partial(prove_vjp, ours, *shapes))
+        yield from _derivatives(f"lax.{name}", ours, shapes, where)
 
 
-def _derivatives(name: str, function: Callable, shapes: tuple, geometry: Geometry) -> Iterator[Proof]:
+def _derivatives(name: str, function: Callable, shapes: tuple, geometry: Geometry | str) -> Iterator[Proof]:
     """The registered VJP, and the VJP of that."""
     output = jax.eval_shape(function, *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)).shape
 
