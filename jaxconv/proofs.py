@@ -270,7 +270,7 @@ def _of_padding_modes() -> Iterator[Proof]:
         )
         where = "1,2,4x3 by 2x3"
         yield Proof("conv2d", f"{mode} padding is its definition", where, partial(prove_equal, padded, picked, *shapes))
-        yield Proof("conv2d", f"VJP with {mode} padding", where, partial(prove_vjp, padded, *shapes))
+        yield from _derivatives("conv2d", padded, shapes, where, f" with {mode} padding")
 
 
 def _of_lax() -> Iterator[Proof]:
@@ -293,16 +293,18 @@ def _of_lax() -> Iterator[Proof]:
         yield from _derivatives(f"lax.{name}", ours, shapes, where)
 
 
-def _derivatives(name: str, function: Callable, shapes: tuple, geometry: Geometry | str) -> Iterator[Proof]:
-    """The registered VJP, and the VJP of that."""
+def _derivatives(
+    name: str, function: Callable, shapes: tuple, geometry: Geometry | str, of_what: str = ""
+) -> Iterator[Proof]:
+    """The registered VJP, and the VJP of that; `of_what` tells the statements from those of the plain function."""
     output = jax.eval_shape(function, *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)).shape
 
     def gradients(*arguments):
         return jax.vjp(function, *arguments[:-1])[1](arguments[-1])
 
     again = _named(f"the VJP of {name}", gradients)
-    yield Proof(name, "VJP", str(geometry), partial(prove_vjp, function, *shapes))
-    yield Proof(name, "VJP of the VJP", str(geometry), partial(prove_vjp, again, *shapes, output))
+    yield Proof(name, f"VJP{of_what}", str(geometry), partial(prove_vjp, function, *shapes))
+    yield Proof(name, f"VJP of the VJP{of_what}", str(geometry), partial(prove_vjp, again, *shapes, output))
 
 
 def _of_engine(name: str, geometry: Geometry) -> Iterator[Proof]:
