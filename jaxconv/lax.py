@@ -67,8 +67,8 @@ def conv_general_dilated(
         window_strides, lhs_dilation, rhs_dilation = (1,), None, None
     rank = max(rank, 1)
     strides = per_axis("window_strides", tuple(window_strides), rank, 1)
-    spread = (1,) * rank if lhs_dilation is None else per_axis("lhs_dilation", tuple(lhs_dilation), rank, 1)
-    dilation = (1,) * rank if rhs_dilation is None else per_axis("rhs_dilation", tuple(rhs_dilation), rank, 1)
+    spread = _factors("lhs_dilation", lhs_dilation, rank)
+    dilation = _factors("rhs_dilation", rhs_dilation, rank)
     pads = _pads(padding, input.shape[2:], weight.shape[2:], strides, dilation, spread)
     input = _spread_and_cropped(input, spread, pads)
     pads = tuple((max(low, 0), max(high, 0)) for low, high in pads)
@@ -111,8 +111,8 @@ def conv_general_dilated_patches(
     numbers = lax.conv_dimension_numbers(lhs.shape, weight_shape or lhs.shape, dimension_numbers)
     input = lhs.transpose(numbers.lhs_spec)
     strides = per_axis("window_strides", tuple(window_strides), rank, 1)
-    spread = (1,) * rank if lhs_dilation is None else per_axis("lhs_dilation", tuple(lhs_dilation), rank, 1)
-    dilation = (1,) * rank if rhs_dilation is None else per_axis("rhs_dilation", tuple(rhs_dilation), rank, 1)
+    spread = _factors("lhs_dilation", lhs_dilation, rank)
+    dilation = _factors("rhs_dilation", rhs_dilation, rank)
     pads = _pads(padding, input.shape[2:], kernel, strides, dilation, spread)
     input = _spread_and_cropped(input, spread, pads)
     window = Window(kernel, strides, tuple((max(low, 0), max(high, 0)) for low, high in pads), dilation)
@@ -150,7 +150,7 @@ def conv_transpose(
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     kernel = [rhs.shape[axis] for axis in numbers.rhs_spec[2:]]
     steps = per_axis("strides", tuple(strides), rank, 1)
-    dilation = (1,) * rank if rhs_dilation is None else per_axis("rhs_dilation", tuple(rhs_dilation), rank, 1)
+    dilation = _factors("rhs_dilation", rhs_dilation, rank)
     extents = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
     if isinstance(padding, str):
         padding = [_transposed_pads(extent, step, padding) for extent, step in zip(extents, steps, strict=True)]
@@ -174,6 +174,11 @@ def _transposed_pads(extent: int, step: int, padding: str) -> tuple[int, int]:
     else:
         raise ValueError(f'`padding` as a string must be "SAME" or "VALID", got {padding!r}')
     return low, total - low
+
+
+def _factors(argument: str, value: Sequence[int] | None, rank: int) -> tuple[int, ...]:
+    """One dilation an axis: no dilation where `value` is None."""
+    return (1,) * rank if value is None else per_axis(argument, tuple(value), rank, 1)
 
 
 def _pads(
