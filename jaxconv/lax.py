@@ -6,17 +6,17 @@ groups of features.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
-from jaxconv.arguments import inexact_array
+from jaxconv.arguments import check_channels, check_dtypes, check_precision, inexact_array, result_dtype
 from jaxconv.conv import conv
 from jaxconv.unfold import unfold
-from jaxconv.window import Window, per_axis
+from jaxconv.window import integer, is_sequence
 
 _Pads = str | Sequence[tuple[int, int]]
 
@@ -58,20 +58,23 @@ def conv_general_dilated(
         raise ValueError(
             f"`lhs` and `rhs` must have the same number of axes, 2 at least, got {lhs.shape} and {rhs.shape}"
         )
-    numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+    numbers = _numbers(lhs.shape, rhs.shape, dimension_numbers)
     input, weight = lhs.transpose(numbers.lhs_spec), rhs.transpose(numbers.rhs_spec)
+    if 0 in weight.shape[2:]:
+        raise ValueError(f"`rhs` must have no empty spatial axis, got shape {rhs.shape}")
+    check_dtypes(input, weight, None)
+    check_precision(precision)
+    result = result_dtype(input.dtype, preferred_element_type)
     rank = input.ndim - 2
-    if rank == 0:
-        # No axis to slide along: one of a single cell does no harm.
-        input, weight, padding = input[..., None], weight[..., None], ((0, 0),)
-        window_strides, lhs_dilation, rhs_dilation = (1,), None, None
-    rank = max(rank, 1)
-    strides = per_axis("window_strides", tuple(window_strides), rank, 1)
+    strides = _integers("window_strides", window_strides, rank)
     spread = _factors("lhs_dilation", lhs_dilation, rank)
     dilation = _factors("rhs_dilation", rhs_dilation, rank)
     pads = _pads(padding, input.shape[2:], weight.shape[2:], strides, dilation, spread)
-    input = _spread_and_cropped(input, spread, pads)
-    pads = tuple((max(low, 0), max(high, 0)) for low, high in pads)
+    if rank == 0:
+        # No axis to slide along: one of a single cell does no harm.
+        input, weight = input[..., None], weight[..., None]
+        strides, spread, dilation, pads = (1,), (1,), (1,), ((0, 0),)
+    input, pads = _spread_and_cropped(input, spread, pads)
     groups = _groups(input.shape, weight.shape, feature_group_count, batch_group_count)
     if batch_group_count > 1:
         # Output channels of a group see only its part of the batch: the part is a group of features.
@@ -79,9 +82,11 @@ def conv_general_dilated(
         channels = batch_group_count * input.shape[1]
         input = jnp.moveaxis(input.reshape(batch_group_count, samples, *input.shape[1:]), 0, 1)
         input = input.reshape(samples, channels, *input.shape[3:])
-    empty = _empty_output(input, weight, strides, pads, dilation)
-    if empty is not None:
-        output = jnp.zeros(empty, preferred_element_type or lhs.dtype)
+    check_channels(input, weight, None, groups)
+    sizes = _sizes(input.shape[2:], weight.shape[2:], strides, pads, dilation)
+    if 0 in (*input.shape[1:], *weight.shape, *sizes):
+        # Nothing to compute or nothing to sum, which `jaxconv.conv` refuses.
+        output = jnp.zeros((input.shape[0], weight.shape[0], *sizes), result)
     else:
         options = {"precision": precision, "preferred_element_type": preferred_element_type}
         output = conv(input, weight, None, strides, pads, dilation, groups, **options)
@@ -105,20 +110,28 @@ def conv_general_dilated_patches(
     Arguments are those of `conv_general_dilated`; `filter_shape` is the kernel's. `precision` is of no matter to a copy.
     """
     lhs = inexact_array("lhs", lhs)
+    if lhs.ndim < 2:
+        raise ValueError(f"`lhs` must have 2 axes at least, got shape {lhs.shape}")
+    result = result_dtype(lhs.dtype, preferred_element_type)
     rank = lhs.ndim - 2
-    kernel = per_axis("filter_shape", tuple(filter_shape), rank, 1)
-    weight_shape = (lhs.shape[0], 1, *kernel) if dimension_numbers is None else None
-    numbers = lax.conv_dimension_numbers(lhs.shape, weight_shape or lhs.shape, dimension_numbers)
+    kernel = _integers("filter_shape", filter_shape, rank)
+    numbers = _numbers(lhs.shape, (1, 1, *kernel), dimension_numbers)
     input = lhs.transpose(numbers.lhs_spec)
-    strides = per_axis("window_strides", tuple(window_strides), rank, 1)
+    if input.shape[1] == 0:
+        raise ValueError(f"`lhs` must have features, got shape {lhs.shape}")
+    strides = _integers("window_strides", window_strides, rank)
     spread = _factors("lhs_dilation", lhs_dilation, rank)
     dilation = _factors("rhs_dilation", rhs_dilation, rank)
     pads = _pads(padding, input.shape[2:], kernel, strides, dilation, spread)
-    input = _spread_and_cropped(input, spread, pads)
-    window = Window(kernel, strides, tuple((max(low, 0), max(high, 0)) for low, high in pads), dilation)
-    columns = unfold(input, kernel, dilation, window.padding, strides)
-    patches = columns.reshape(*columns.shape[:2], *window.output_size(input.shape[2:]))
-    patches = patches.astype(preferred_element_type or lhs.dtype)
+    input, pads = _spread_and_cropped(input, spread, pads)
+    sizes = _sizes(input.shape[2:], kernel, strides, pads, dilation)
+    shape = (input.shape[0], input.shape[1] * math.prod(kernel), *sizes)
+    if rank == 0:
+        patches = input.astype(result)
+    elif 0 in (*input.shape, *sizes):
+        patches = jnp.zeros(shape, result)
+    else:
+        patches = unfold(input, kernel, dilation, pads, strides).reshape(shape).astype(result)
     return patches.transpose(sorted(range(patches.ndim), key=numbers.out_spec.__getitem__))
 
 
@@ -147,15 +160,16 @@ def conv_transpose(
         if letters is None:
             raise ValueError(f"`dimension_numbers` must be given for {rank} spatial axes")
         dimension_numbers = (f"N{letters}C", f"{letters}IO", f"N{letters}C")
-    numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+    numbers = _numbers(lhs.shape, rhs.shape, dimension_numbers)
     kernel = [rhs.shape[axis] for axis in numbers.rhs_spec[2:]]
-    steps = per_axis("strides", tuple(strides), rank, 1)
+    steps = _integers("strides", strides, rank)
     dilation = _factors("rhs_dilation", rhs_dilation, rank)
     extents = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
-    if isinstance(padding, str):
+    if isinstance(padding, str) and (use_consistent_padding or padding in ("SAME", "VALID")):
         padding = [_transposed_pads(extent, step, padding) for extent, step in zip(extents, steps, strict=True)]
     elif use_consistent_padding:
-        padding = [(extent - low - 1, extent - high - 1) for extent, (low, high) in zip(extents, padding, strict=True)]
+        pairs = _pairs(padding, rank)
+        padding = [(extent - low - 1, extent - high - 1) for extent, (low, high) in zip(extents, pairs, strict=True)]
     if transpose_kernel:
         out, into, *spatial = numbers.rhs_spec
         rhs = jnp.swapaxes(jnp.flip(rhs, spatial), out, into)
@@ -176,46 +190,78 @@ def _transposed_pads(extent: int, step: int, padding: str) -> tuple[int, int]:
     return low, total - low
 
 
-def _factors(argument: str, value: Sequence[int] | None, rank: int) -> tuple[int, ...]:
+def _numbers(lhs: tuple, rhs: tuple, dimension_numbers: Any) -> lax.ConvDimensionNumbers:
+    """`dimension_numbers` as permutations, by the function of JAX that its own convolutions ask."""
+    try:
+        return lax.conv_dimension_numbers(lhs, rhs, dimension_numbers)
+    except TypeError as error:
+        raise TypeError(
+            f"`dimension_numbers` must be None or fit shapes {lhs} and {rhs}, got {dimension_numbers!r}: {error}"
+        ) from error
+
+
+def _integers(argument: str, value: Any, rank: int) -> tuple[int, ...]:
+    """One integer of at least 1 an axis, and no single one for all of them, as `jax.lax` wants it."""
+    entries = _entries(value)
+    if entries is None or len(entries) != rank:
+        told = value if entries is None else f"{len(entries)} entries: {entries}"
+        raise ValueError(f"`{argument}` must be one integer for each of the {rank} spatial axes, got {told}")
+    return tuple(integer(argument, entry, 1) for entry in entries)
+
+
+def _entries(value: Any) -> tuple | None:
+    """What `value` lists, as an iterator too, or None where it lists nothing."""
+    return tuple(value) if is_sequence(value) or isinstance(value, Iterator) else None
+
+
+def _factors(argument: str, value: Any, rank: int) -> tuple[int, ...]:
     """One dilation an axis: no dilation where `value` is None."""
-    return (1,) * rank if value is None else per_axis(argument, tuple(value), rank, 1)
+    return (1,) * rank if value is None else _integers(argument, value, rank)
 
 
 def _pads(
     padding: _Pads, spatial: tuple, kernel: tuple, strides: tuple, dilation: tuple, spread: tuple
 ) -> tuple[tuple[int, int], ...]:
     """`padding` as one (low, high) an axis; a string only where the input is not spread, as in `jax.lax`."""
-    if isinstance(padding, str):
-        if any(factor != 1 for factor in spread):
-            raise ValueError(f"`padding` must be made of pairs where `lhs_dilation` is not 1, got {padding!r}")
-        extents = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
-        try:
-            return tuple(lax.padtype_to_pads(spatial, extents, strides, padding))
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(
-                f'`padding` as a string must be "SAME", "SAME_LOWER" or "VALID", got {padding!r}'
-            ) from error
-    pads = tuple(tuple(pair) for pair in padding)
-    if len(pads) != len(spatial) or any(len(pair) != 2 for pair in pads):
-        raise ValueError(
-            f"`padding` must be one (low, high) for each of the {len(spatial)} spatial axes, got {padding!r}"
-        )
-    return pads  # type: ignore[return-value]
+    if not isinstance(padding, str):
+        return _pairs(padding, len(spatial))
+    if any(factor != 1 for factor in spread):
+        raise ValueError(f"`padding` must be made of pairs where `lhs_dilation` is not 1, got {padding!r}")
+    extents = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    try:
+        return tuple(lax.padtype_to_pads(spatial, extents, strides, padding))
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f'`padding` as a string must be "SAME", "SAME_LOWER" or "VALID", got {padding!r}') from error
 
 
-def _spread_and_cropped(input: Array, spread: tuple[int, ...], pads: tuple[tuple[int, int], ...]) -> Array:
-    """`input` with zeros between its cells and without what a negative padding takes away."""
-    config = [(min(low, 0), min(high, 0), factor - 1) for (low, high), factor in zip(pads, spread, strict=True)]
-    if not any(map(any, config)):
-        return input
-    return lax.pad(input, jnp.zeros((), input.dtype), [(0, 0, 0), (0, 0, 0), *config])
+def _pairs(padding: Any, rank: int) -> tuple[tuple[int, int], ...]:
+    """`padding` as one (low, high) an axis, of which both may be negative."""
+    pairs = _entries(padding)
+    if pairs is None or len(pairs) != rank or any(not is_sequence(pair) or len(pair) != 2 for pair in pairs):
+        raise ValueError(f"`padding` must be one (low, high) for each of the {rank} spatial axes, got {padding!r}")
+    return tuple((integer("padding", low, -(2**31)), integer("padding", high, -(2**31))) for low, high in pairs)
+
+
+def _spread_and_cropped(
+    input: Array, spread: tuple[int, ...], pads: tuple[tuple[int, int], ...]
+) -> tuple[Array, tuple[tuple[int, int], ...]]:
+    """`input` with zeros between its cells, padded on every axis where `pads` crop, and the `pads` that are left.
+
+    An axis is cropped and padded in one go: of 3 cells, `(-5, 6)` leaves none and then makes 4.
+    """
+    crops = [min(pair) < 0 for pair in pads]
+    for size, factor, pair in zip(input.shape[2:], spread, pads, strict=True):
+        if max(0, factor * (size - 1) + 1) + sum(pair) < 0:
+            raise ValueError(f"`padding` must crop no more cells than there are, got {pads} for shape {input.shape}")
+    now = [(*(pair if crop else (0, 0)), factor - 1) for pair, crop, factor in zip(pads, crops, spread, strict=True)]
+    if any(map(any, now)):
+        input = lax.pad(input, jnp.zeros((), input.dtype), [(0, 0, 0), (0, 0, 0), *now])
+    return input, tuple((0, 0) if crop else pair for pair, crop in zip(pads, crops, strict=True))
 
 
 def _groups(input: tuple, weight: tuple, features: int, batches: int) -> int:
     """The groups of features that stand for both kinds."""
-    for name, count in (("feature_group_count", features), ("batch_group_count", batches)):
-        if count < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {count}")
+    features, batches = integer("feature_group_count", features, 1), integer("batch_group_count", batches, 1)
     if features > 1 and batches > 1:
         raise ValueError(
             f"only one of `feature_group_count` and `batch_group_count` may exceed 1, got {features} and {batches}"
@@ -227,11 +273,9 @@ def _groups(input: tuple, weight: tuple, features: int, batches: int) -> int:
     return features * batches
 
 
-def _empty_output(input: Array, weight: Array, strides: tuple, pads: tuple, dilation: tuple) -> tuple[int, ...] | None:
-    """The output's shape where it, or what it is summed over, has no cells, which `jaxconv.conv` refuses."""
-    sizes = []
-    for size, k, s, (low, high), d in zip(input.shape[2:], weight.shape[2:], strides, pads, dilation, strict=True):
-        sizes.append(max(0, (low + size + high - d * (k - 1) - 1) // s + 1))
-    if all(sizes) and 0 not in input.shape[1:] and 0 not in weight.shape:
-        return None
-    return (input.shape[0], weight.shape[0], *sizes)
+def _sizes(spatial: tuple, kernel: tuple, strides: tuple, pads: tuple, dilation: tuple) -> tuple[int, ...]:
+    """The output's spatial size, 0 where no window fits, which elsewhere in jaxconv is a mistake."""
+    return tuple(
+        max(0, (low + size + high - d * (k - 1) - 1) // s + 1)
+        for size, k, s, (low, high), d in zip(spatial, kernel, strides, pads, dilation, strict=True)
+    )
