@@ -248,6 +248,34 @@ def test_patches_are_laxs(layout, strides, padding, spread, dilation):
     assert_same(run(jaxconv.lax), run(lax), integers(*((2, 4, 6, 5) if layout is None else (2, 6, 5, 4))))
 
 
+# The shapes, kernels, strides, pads and layouts of JAX's tests of patches (tests/lax_test.py), first those that overlap.
+SEQUENCES = ("NHC", "OIH", "NHC")
+PATCHES = [
+    ((1, 1), (), (), "SAME", None, None),
+    ((1, 5, 1), (2,), (2,), "VALID", None, SEQUENCES),
+    ((1, 5, 1), (3,), (1,), "SAME", None, SEQUENCES),
+    ((1, 5, 1), (3,), (1,), "SAME", (2,), SEQUENCES),
+    ((1, 2, 3, 1), (2, 2), (1, 1), "SAME", None, ("NHWC", "OIHW", "NHWC")),
+    ((2, 5), (), (), [], None, ("NC", "OI", "CN")),
+    ((2, 3, 4), (2,), (2,), [(0, 2)], None, ("CNH", "OHI", "HNC")),
+    ((3, 1, 4, 5), (1, 3), (1, 3), [(3, 1), (2, 2)], None, ("NCHW", "OIHW", "NCHW")),
+    ((3, 2, 5, 6), (4, 3), (4, 3), [(5, 2), (2, 4)], None, None),
+    ((1, 2, 3, 4), (1, 1), (1, 1), [(0, 0), (0, 0)], None, ("NCWH", "OHWI", "CNHW")),
+    ((1, 2, 3, 4), (3, 2), (1, 1), [(0, 0), (0, 0)], None, ("CWHN", "HOWI", "NCHW")),
+    ((2, 3, 4, 5, 6), (2, 1, 3), (2, 1, 3), [(1, 2), (5, 3), (3, 5)], None, ("NHWDC", "HDIWO", "DCWNH")),
+]
+
+
+@pytest.mark.parametrize(("shape", "kernel", "strides", "padding", "dilation", "layout"), PATCHES)
+def test_jaxs_own_cases_of_patches(shape, kernel, strides, padding, dilation, layout):
+    def run(module):
+        return lambda x: module.conv_general_dilated_patches(
+            x, kernel, strides, padding, None, dilation, dimension_numbers=layout
+        )
+
+    assert_same(run(jaxconv.lax), run(lax), integers(*shape))
+
+
 def test_the_signatures_are_laxs():
     for name in ("conv_general_dilated", "conv_general_dilated_patches", "conv_transpose"):
         ours, theirs = (inspect.signature(getattr(module, name)).parameters for module in (jaxconv.lax, lax))
