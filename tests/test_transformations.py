@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from geometries import GEOMETRIES, Geometry
+from jax.ad_checkpoint import checkpoint_name
 from jax.test_util import check_grads
 from oracle import assert_close, lax_conv
 
@@ -166,13 +167,65 @@ def test_mixed_second_derivatives(arrays, first, second):
     assert_close(mixed(conv), mixed(reference))
 
 
-@pytest.mark.parametrize(
-    "policy", [None, jax.checkpoint_policies.dots_saveable, jax.checkpoint_policies.nothing_saveable]
-)
-def test_checkpoint(arrays, policy):
-    plain = jax.grad(loss_of(conv), argnums=(0, 1, 2))(*arrays)
-    remade = jax.grad(jax.checkpoint(loss_of(conv), policy=policy), argnums=(0, 1, 2))(*arrays)
-    assert_close(plain, remade)
+def transposed(input, weight, bias):
+    return jaxconv.conv_transpose(input, weight[:4], jnp.tile(bias[:2], 2), (2, 1), groups=2)
+
+
+def local(input, weight, bias):
+    spread = weight[..., None, None] * jnp.arange(1.0, 21).reshape(5, 4) / 20
+    return jaxconv.conv_local(input, spread, bias, dilation=(1, 2), groups=2)
+
+
+def there_and_back(input, weight, bias):
+    columns = jaxconv.unfold(input, (3, 2), dilation=(1, 2), stride=(2, 1))
+    folded = jaxconv.fold(jnp.sin(columns), (7, 6), (3, 2), dilation=(1, 2), stride=(2, 1))
+    return folded * weight[0, 0, 0, 0] + bias[0]
+
+
+def drop_in(input, weight, bias):
+    options = {"lhs_dilation": (2, 1), "rhs_dilation": (1, 2), "feature_group_count": 2}
+    return jaxconv.lax.conv_general_dilated(input, weight, (2, 1), ((-1, 2), (1, 0)), **options) + bias[:, None, None]
+
+
+def named(function):
+    """`function` with its result named, for the policies that keep what has a name."""
+    return lambda *a: checkpoint_name(function(*a), "kept")
+
+
+POLICIES = {
+    "default": None,
+    **{
+        name: getattr(jax.checkpoint_policies, name)
+        for name in (
+            "everything_saveable",
+            "nothing_saveable",
+            "dots_saveable",
+            "dots_with_no_batch_dims_saveable",
+        )
+    },
+    "save_only_these_names": jax.checkpoint_policies.save_only_these_names("kept"),
+    "save_anything_except_these_names": jax.checkpoint_policies.save_anything_except_these_names("kept"),
+}
+
+
+@pytest.mark.parametrize("function", [conv, transposed, local, there_and_back, drop_in], ids=lambda f: f.__name__)
+def test_checkpoint(arrays, function):
+    """Whatever a policy keeps, the gradient is that without, and what is not kept is computed again."""
+    loss = loss_of(named(function))
+
+    def gradient(policy):
+        return jax.grad(jax.checkpoint(loss, policy=policy), argnums=(0, 1, 2))
+
+    plain = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(*arrays)
+    for policy in POLICIES.values():
+        assert_close(jax.jit(gradient(policy))(*arrays), plain)
+    products = {
+        name: primitives(jax.make_jaxpr(gradient(policy))(*arrays).jaxpr).count("dot_general")
+        for name, policy in POLICIES.items()
+    }
+    assert products["everything_saveable"] <= products["dots_saveable"] <= products["nothing_saveable"]
+    if function is not there_and_back:
+        assert products["dots_saveable"] < products["nothing_saveable"]
 
 
 def test_scan_forward_and_backward():
