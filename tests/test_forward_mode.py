@@ -1,5 +1,6 @@
 """Inside forward_mode(), everything that JAX does forwards, in reverse, and in both; outside, reverse by the rules."""
 
+import contextlib
 import itertools
 
 import jax
@@ -125,6 +126,56 @@ def test_vmap_of_jvp_and_of_grad(forwards, function, axes):
     for member in range(3):
         alone = derivative(*(a if axis is None else a[member] for a, axis in zip(stacked, axes, strict=True)))
         assert_close(jax.tree.map(lambda leaf, member=member: leaf[member], together), alone)
+
+
+# Small ones: a Hessian with respect to every argument has a row an entry of all three.
+SMALL = tuple(
+    jnp.asarray(np.random.default_rng(seed).standard_normal(shape))
+    for seed, shape in enumerate(((1, 2, 3), (2, 1, 2), (2,)))
+)
+
+
+def small_conv(x, w, b):
+    return jaxconv.conv1d(x, w, b, padding=1, stride=2, groups=2)
+
+
+def small_conv_transpose(x, w, b):
+    return jaxconv.conv_transpose1d(x, w, b, stride=2, groups=2)
+
+
+def small_local(x, w, b):
+    return jaxconv.conv_local(x, w[..., None] * jnp.asarray([0.5, 2.0]), b, groups=2)
+
+
+ALL = (0, 1, 2)
+# Compiling is most of the time.
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+DERIVATIVES = {
+    "jacfwd": lambda f: jax.jacfwd(f, ALL),
+    "linearize": lambda f: lambda *a: jax.linearize(f, *a)[1](*jax.tree.map(jnp.cos, a)),
+    "jacrev of jacrev": lambda f: jax.jacrev(jax.jacrev(loss(f), ALL), ALL),
+    "hessian": lambda f: jax.hessian(loss(f), ALL),
+}
+
+
+@pytest.mark.parametrize("name", DERIVATIVES)
+@pytest.mark.parametrize("function", [small_conv, small_conv_transpose, small_local], ids=lambda f: f.__name__)
+def test_vmap_of_every_derivative(function, name):
+    """Over every subset of the arguments, with respect to all of them: each member as if it were alone.
+
+    Reverse of reverse needs no forward_mode(), and runs by the rules.
+    """
+    with contextlib.nullcontext() if name == "jacrev of jacrev" else jaxconv.forward_mode():
+        derivative = DERIVATIVES[name](function)
+        alone = jax.jit(derivative, compiler_options=QUICKLY)
+        for axes in SUBSETS:
+            members = [[a if axis is None else a * n - n for a, axis in zip(SMALL, axes, strict=True)] for n in (1, 2)]
+            stacked = [
+                a if axis is None else jnp.stack(each)
+                for a, axis, each in zip(SMALL, axes, zip(*members, strict=True), strict=True)
+            ]
+            together = jax.jit(jax.vmap(derivative, axes), compiler_options=QUICKLY)(*stacked)
+            assert_close(together, jax.tree.map(lambda *each: jnp.stack(each), *(alone(*m) for m in members)))
 
 
 @FUNCTIONS
