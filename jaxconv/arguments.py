@@ -72,18 +72,26 @@ def operands(
     return input, batched, weight, bias, result_dtype(input.dtype, preferred_element_type)
 
 
-def check_channels(input: Array, weight: Array, bias: Array | None, groups: int, transposed: bool = False) -> None:
-    """Refuses channels that do not fit: of `weight` (C_out, C_in/groups, ..), or (C_in, C_out/groups, ..) where transposed."""
+def is_last(data_format: Any) -> bool:
+    """Whether the channels are an image's last axis, or a ValueError."""
+    if data_format not in ("channels_first", "channels_last"):
+        raise ValueError(f'`data_format` must be "channels_first" or "channels_last", got {data_format!r}')
+    return data_format == "channels_last"
+
+
+def check_channels(channels: int, weight: Array, bias: Array | None, groups: int, transposed: bool = False) -> None:
+    """Refuses an input's `channels` that do not fit `weight` (C_out, C_in/groups, ..), or (C_in, C_out/groups, ..) where
+    transposed."""
     whole, part = weight.shape[:2]
     in_channels, out_channels = (whole, part * groups) if transposed else (part * groups, whole)
     named = "input" if transposed else "output"
     if whole % groups:
         raise ValueError(f"`groups` must divide the {whole} {named} channels of `weight`, got groups={groups}")
-    if input.shape[1] % groups:
-        raise ValueError(f"`groups` must divide the {input.shape[1]} channels of `input`, got groups={groups}")
-    if input.shape[1] != in_channels:
+    if channels % groups:
+        raise ValueError(f"`groups` must divide the {channels} channels of `input`, got groups={groups}")
+    if channels != in_channels:
         told = "weight.shape[0]" if transposed else f"weight.shape[1] = {part} times groups = {groups}"
-        raise ValueError(f"`input` must have {in_channels} channels ({told}), got {input.shape[1]}")
+        raise ValueError(f"`input` must have {in_channels} channels ({told}), got {channels}")
     if bias is not None and bias.shape != (out_channels,):
         raise ValueError(f"`bias` must have shape {(out_channels,)}, one entry an output channel, got {bias.shape}")
 

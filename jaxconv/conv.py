@@ -6,11 +6,10 @@ from typing import Any
 from jax import Array
 from jax.typing import DTypeLike
 
-from jaxconv import formulas
-from jaxconv.arguments import accumulator, check_channels, check_rank, operands, varying_alike
+from jaxconv import choice, formulas
+from jaxconv.arguments import accumulator, check_channels, check_rank, is_last, operands, varying_alike
 from jaxconv.convolution import Convolution
 from jaxconv.differentiation import bilinear
-from jaxconv.engines import materialise as engine
 from jaxconv.pad import pad_for_mode
 from jaxconv.shapes import Bias, Input, Output, Weight
 from jaxconv.window import Padding, integer, make_window
@@ -26,6 +25,8 @@ def conv(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    data_format: str = "channels_first",
+    engine: str = "auto",
     precision: Any = None,
     preferred_element_type: DTypeLike | None = None,
 ) -> Output:
@@ -47,6 +48,10 @@ def conv(
         groups: blocks of channels that do not see each other; divides C_in and C_out.
         padding_mode: what the padding holds: "zeros", or what torch's `nn.Conv2d` means by "reflect" (the input mirrored,
             without its border), "replicate" (the border repeated) and "circular" (the input from its other side).
+        data_format: "channels_first", as the shapes here say, or "channels_last" for input and output `(N, *spatial, C)` or
+            `(*spatial, C)`, which costs no transpose. The weight is the same.
+        engine: in which order the sums are taken: "auto" (by the rule of `jaxconv.choice`), "stream", "fold", "taps" or
+            "materialise".
         precision: of the products, as in `jax.lax.dot_general`; a tuple is for (input, weight).
         preferred_element_type: dtype of the result, and of the sums that it is rounded from where those are not wider:
             the input's (the default) or a wider one of its kind. Sums are carried in float32 at least and rounded once.
@@ -63,11 +68,14 @@ def conv(
     """
     input, batched, weight, bias, result = operands(input, weight, bias, precision, preferred_element_type)
     groups = integer("groups", groups, 1)
-    check_channels(input, weight, bias, groups)
+    last = is_last(data_format)
+    choice.check_engine(engine)
+    check_channels(input.shape[-1 if last else 1], weight, bias, groups)
     window = make_window(weight.shape[2:], stride, padding, dilation, weight.ndim - 2)
-    input, window = pad_for_mode(input, window, padding_mode)
-    window.output_size(input.shape[2:])
-    convolution = Convolution(window, input.shape[2:], groups, precision, result, accumulator(result))
+    input, window = pad_for_mode(input, window, padding_mode, 1 if last else 2)
+    spatial = input.shape[1:-1] if last else input.shape[2:]
+    window.output_size(spatial)
+    convolution = Convolution(window, spatial, groups, precision, result, accumulator(result), last, engine)
     output = _convolve(convolution, *varying_alike(input, weight, bias))
     return output if batched else output[0]
 
@@ -82,6 +90,8 @@ def conv1d(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    data_format: str = "channels_first",
+    engine: str = "auto",
     precision: Any = None,
     preferred_element_type: DTypeLike | None = None,
 ) -> Output:
@@ -93,6 +103,8 @@ def conv1d(
     check_rank("conv1d", weight, 1)
     options = {
         "padding_mode": padding_mode,
+        "data_format": data_format,
+        "engine": engine,
         "precision": precision,
         "preferred_element_type": preferred_element_type,
     }
@@ -109,6 +121,8 @@ def conv2d(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    data_format: str = "channels_first",
+    engine: str = "auto",
     precision: Any = None,
     preferred_element_type: DTypeLike | None = None,
 ) -> Output:
@@ -120,6 +134,8 @@ def conv2d(
     check_rank("conv2d", weight, 2)
     options = {
         "padding_mode": padding_mode,
+        "data_format": data_format,
+        "engine": engine,
         "precision": precision,
         "preferred_element_type": preferred_element_type,
     }
@@ -136,6 +152,8 @@ def conv3d(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    data_format: str = "channels_first",
+    engine: str = "auto",
     precision: Any = None,
     preferred_element_type: DTypeLike | None = None,
 ) -> Output:
@@ -147,30 +165,28 @@ def conv3d(
     check_rank("conv3d", weight, 3)
     options = {
         "padding_mode": padding_mode,
+        "data_format": data_format,
+        "engine": engine,
         "precision": precision,
         "preferred_element_type": preferred_element_type,
     }
     return conv(input, weight, bias, stride, padding, dilation, groups, **options)
 
 
-def _output(convolution: Convolution, input: Array, weight: Array, bias: Array | None) -> Array:
-    return engine.output(convolution, input, weight, bias).astype(convolution.result)
-
-
 def _input_gradient(convolution: Convolution, weight: Array, cotangent: Array) -> Array:
     """View, eq. 3, fold."""
-    return engine.input_gradient(convolution, weight, cotangent).astype(weight.dtype)
+    return choice.input_gradient(convolution.giving(weight.dtype), weight, cotangent)
 
 
 def _weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
     """View, eq. 4, view."""
-    return engine.weight_gradient(convolution, input, cotangent).astype(input.dtype)
+    return choice.weight_gradient(convolution.giving(input.dtype), input, cotangent)
 
 
 def summed_to_bias(convolution: Convolution, bias: Array, cotangent: Array) -> Array:
     """View, eq. 5."""
-    gradient = formulas.bias_gradient(formulas.flat(cotangent), preferred_element_type=convolution.accumulate)
-    return gradient.astype(bias.dtype)
+    flat = formulas.flat(convolution.channels_second(cotangent))
+    return formulas.bias_gradient(flat, preferred_element_type=convolution.accumulate).astype(bias.dtype)
 
 
-_convolve = bilinear(_output, _input_gradient, _weight_gradient, summed_to_bias)
+_convolve = bilinear(choice.output, _input_gradient, _weight_gradient, summed_to_bias)

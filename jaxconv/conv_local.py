@@ -8,7 +8,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from jaxconv import formulas
-from jaxconv.arguments import accumulator, check_channels, operands, varying_alike
+from jaxconv.arguments import accumulator, check_channels, is_last, operands, varying_alike
 from jaxconv.convolution import Convolution
 from jaxconv.differentiation import bilinear
 from jaxconv.pad import pad_for_mode
@@ -27,6 +27,7 @@ def conv_local(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    data_format: str = "channels_first",
     precision: Any = None,
     preferred_element_type: DTypeLike | None = None,
 ) -> Output:
@@ -41,7 +42,7 @@ def conv_local(
         weight: `(C_out, C_in/groups, *kernel, *out_spatial)`, of the input's dtype. Half of the axes behind the first two
             are the kernel's; the others must be the output's size.
         bias: `(C_out,)`, or `(C_out, *out_spatial)` for one of its own at every position, or None.
-        stride, padding, dilation, groups, padding_mode, precision, preferred_element_type: as in `conv`.
+        stride, padding, dilation, groups, padding_mode, data_format, precision, preferred_element_type: as in `conv`.
 
     Returns:
         `(N, C_out, *out_spatial)` or `(C_out, *out_spatial)`, with `out_spatial` as in `conv`.
@@ -58,14 +59,17 @@ def conv_local(
     input, batched, weight, bias, result = operands(input, weight, bias, precision, preferred_element_type, rank=rank)
     groups = integer("groups", groups, 1)
     window = make_window(shape[2 : 2 + rank], stride, padding, dilation, rank)
-    input, window = pad_for_mode(input, window, padding_mode)
+    last = is_last(data_format)
+    input = jnp.moveaxis(input, -1, 1) if last else input
+    input, window = pad_for_mode(input, window, padding_mode, 2)
     out_spatial = window.output_size(input.shape[2:])
     if shape[2 + rank :] != out_spatial:
         raise ValueError(f"`weight` must end in the output's size {out_spatial}, got shape {shape}")
     own_bias = bias is not None and bias.shape == (shape[0], *out_spatial)
-    check_channels(input, weight, None if own_bias else bias, groups)
+    check_channels(input.shape[1], weight, None if own_bias else bias, groups)
     convolution = Convolution(window, input.shape[2:], groups, precision, result, accumulator(result))
     output = _convolve_locally(convolution, *varying_alike(input, weight, bias))
+    output = jnp.moveaxis(output, 1, -1) if last else output
     return output if batched else output[0]
 
 

@@ -10,11 +10,11 @@ from typing import Any
 from jax import Array
 from jax.typing import DTypeLike
 
-from jaxconv.arguments import accumulator, check_channels, check_rank, operands, varying_alike
+from jaxconv import choice
+from jaxconv.arguments import accumulator, check_channels, check_rank, is_last, operands, varying_alike
 from jaxconv.conv import summed_to_bias
 from jaxconv.convolution import Convolution
 from jaxconv.differentiation import bilinear
-from jaxconv.engines import materialise as engine
 from jaxconv.shapes import Bias, Input, Output, TransposedWeight
 from jaxconv.window import Padding, Window, integer, make_window, per_axis
 
@@ -29,6 +29,8 @@ def conv_transpose(
     groups: int = 1,
     dilation: int | Sequence[int] = 1,
     *,
+    data_format: str = "channels_first",
+    engine: str = "auto",
     precision: Any = None,
     preferred_element_type: DTypeLike | None = None,
 ) -> Output:
@@ -47,7 +49,7 @@ def conv_transpose(
         output_padding: cells added at the high side, an int or one an axis; below `stride` or `dilation`.
         groups: blocks of channels that do not see each other; divides C_in and C_out.
         dilation: distance between taps, an int or one an axis.
-        precision, preferred_element_type: as in `conv`.
+        data_format, engine, precision, preferred_element_type: as in `conv`.
 
     Returns:
         `(N, C_out, *out_spatial)` or `(C_out, *out_spatial)`, with
@@ -59,11 +61,14 @@ def conv_transpose(
     """
     input, batched, weight, bias, result = operands(input, weight, bias, precision, preferred_element_type)
     groups = integer("groups", groups, 1)
-    check_channels(input, weight, bias, groups, transposed=True)
+    last = is_last(data_format)
+    choice.check_engine(engine)
+    check_channels(input.shape[-1 if last else 1], weight, bias, groups, transposed=True)
     if isinstance(padding, str):
         raise ValueError(f"`padding` of a transposed convolution must be made of integers, got {padding!r}")
-    window, spatial = _adjoint_window(input.shape[2:], weight.shape[2:], stride, padding, output_padding, dilation)
-    convolution = Convolution(window, spatial, groups, precision, result, accumulator(result))
+    sizes = input.shape[1:-1] if last else input.shape[2:]
+    window, spatial = _adjoint_window(sizes, weight.shape[2:], stride, padding, output_padding, dilation)
+    convolution = Convolution(window, spatial, groups, precision, result, accumulator(result), last, engine)
     output = _convolve_transposed(convolution, *varying_alike(input, weight, bias))
     return output if batched else output[0]
 
@@ -96,20 +101,17 @@ def _adjoint_window(
 
 def _output(convolution: Convolution, input: Array, weight: Array, bias: Array | None) -> Array:
     """Eq. 3 and fold, plus the bias."""
-    sums = engine.input_gradient(convolution, weight, input)
-    if bias is not None:
-        sums = sums + bias.astype(sums.dtype).reshape(-1, *(1,) * convolution.window.rank)
-    return sums.astype(convolution.result)
+    return choice.input_gradient(convolution, weight, input, bias)
 
 
 def _input_gradient(convolution: Convolution, weight: Array, cotangent: Array) -> Array:
     """Eq. 2 without a bias, on the cotangent."""
-    return engine.output(convolution, cotangent, weight.astype(cotangent.dtype), None).astype(weight.dtype)
+    return choice.output(convolution.giving(weight.dtype), cotangent, weight.astype(cotangent.dtype), None)
 
 
 def _weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
     """Eq. 4 with the cotangent unfolded, and the input where the cotangent stands."""
-    return engine.weight_gradient(convolution, cotangent, input.astype(cotangent.dtype)).astype(input.dtype)
+    return choice.weight_gradient(convolution.giving(input.dtype), cotangent, input.astype(cotangent.dtype))
 
 
 _convolve_transposed = bilinear(_output, _input_gradient, _weight_gradient, summed_to_bias)
@@ -125,6 +127,8 @@ def conv_transpose1d(
     groups: int = 1,
     dilation: int | Sequence[int] = 1,
     *,
+    data_format: str = "channels_first",
+    engine: str = "auto",
     precision: Any = None,
     preferred_element_type: DTypeLike | None = None,
 ) -> Output:
@@ -133,7 +137,12 @@ def conv_transpose1d(
     Arguments, results and errors are those of `conv_transpose`, for an input with one spatial axis.
     """
     check_rank("conv_transpose1d", weight, 1)
-    options = {"precision": precision, "preferred_element_type": preferred_element_type}
+    options = {
+        "data_format": data_format,
+        "engine": engine,
+        "precision": precision,
+        "preferred_element_type": preferred_element_type,
+    }
     return conv_transpose(input, weight, bias, stride, padding, output_padding, groups, dilation, **options)
 
 
@@ -147,6 +156,8 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: int | Sequence[int] = 1,
     *,
+    data_format: str = "channels_first",
+    engine: str = "auto",
     precision: Any = None,
     preferred_element_type: DTypeLike | None = None,
 ) -> Output:
@@ -155,7 +166,12 @@ def conv_transpose2d(
     Arguments, results and errors are those of `conv_transpose`, for an input with two spatial axes.
     """
     check_rank("conv_transpose2d", weight, 2)
-    options = {"precision": precision, "preferred_element_type": preferred_element_type}
+    options = {
+        "data_format": data_format,
+        "engine": engine,
+        "precision": precision,
+        "preferred_element_type": preferred_element_type,
+    }
     return conv_transpose(input, weight, bias, stride, padding, output_padding, groups, dilation, **options)
 
 
@@ -169,6 +185,8 @@ def conv_transpose3d(
     groups: int = 1,
     dilation: int | Sequence[int] = 1,
     *,
+    data_format: str = "channels_first",
+    engine: str = "auto",
     precision: Any = None,
     preferred_element_type: DTypeLike | None = None,
 ) -> Output:
@@ -177,5 +195,10 @@ def conv_transpose3d(
     Arguments, results and errors are those of `conv_transpose`, for an input with three spatial axes.
     """
     check_rank("conv_transpose3d", weight, 3)
-    options = {"precision": precision, "preferred_element_type": preferred_element_type}
+    options = {
+        "data_format": data_format,
+        "engine": engine,
+        "precision": precision,
+        "preferred_element_type": preferred_element_type,
+    }
     return conv_transpose(input, weight, bias, stride, padding, output_padding, groups, dilation, **options)

@@ -1,7 +1,10 @@
 """What is static about one convolution: all that an engine may decide on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
 
 from jaxconv.window import Window
 
@@ -10,7 +13,9 @@ from jaxconv.window import Window
 class Convolution:
     """Geometry, groups and arithmetic of one convolution, without its arrays: static and hashable.
 
-    `precision` is `jax.lax`'s; `result` the dtype of the output; `accumulate` the dtype that sums are carried in.
+    `precision` is `jax.lax`'s; `result` the dtype of what an engine returns; `accumulate` the dtype that sums are carried in.
+    `channels_last` tells where the channels of input and output are; `engine` is the caller's, or "auto"; `tile` how many
+    bytes an engine that works in tiles should spend on one.
     """
 
     window: Window
@@ -19,6 +24,9 @@ class Convolution:
     precision: Any
     result: Any
     accumulate: Any
+    channels_last: bool = False
+    engine: str = "auto"
+    tile: int = 2**23
 
     @property
     def out_spatial(self) -> tuple[int, ...]:
@@ -29,3 +37,49 @@ class Convolution:
     def dot(self) -> dict[str, Any]:
         """Keywords for the matrix products of `formulas`."""
         return {"precision": self.precision, "preferred_element_type": self.accumulate}
+
+    @property
+    def first_spatial(self) -> int:
+        """The array axis of the first spatial axis, of input and output."""
+        return 1 if self.channels_last else 2
+
+    def shape(self, batch: int, spatial: tuple[int, ...], channels: int) -> tuple[int, ...]:
+        """The array shape of an image in this convolution's layout."""
+        return (batch, *spatial, channels) if self.channels_last else (batch, channels, *spatial)
+
+    def sizes(self, image: Array) -> tuple[int, tuple[int, ...], int]:
+        """Batch, spatial size and channels of an array in this convolution's layout: the inverse of `shape`."""
+        batch, *rest = image.shape
+        return (batch, tuple(rest[:-1]), rest[-1]) if self.channels_last else (batch, tuple(rest[1:]), rest[0])
+
+    def channels_second(self, image: Array) -> Array:
+        """An image in this convolution's layout as (N, C, *spatial)."""
+        return jnp.moveaxis(image, -1, 1) if self.channels_last else image
+
+    def as_given(self, image: Array) -> Array:
+        """The inverse of `channels_second`."""
+        return jnp.moveaxis(image, 1, -1) if self.channels_last else image
+
+    def along_channels(self, vector: Array) -> Array:
+        """An entry a channel, in a shape that is broadcast over an image."""
+        return vector if self.channels_last else vector.reshape(-1, *(1,) * self.window.rank)
+
+    def turned(self, sizes: tuple[int, ...]) -> "Convolution":
+        """The convolution of stride 1 that takes a cotangent of `sizes` to the gradient of the input, with `turned_kernel`."""
+        window, padding = self.window, []
+        for axis, (size, wanted) in enumerate(zip(sizes, self.spatial, strict=True)):
+            low = window.extent(axis) - 1 - window.padding[axis][0]
+            padding.append((low, wanted + window.extent(axis) - 1 - low - size))
+        return replace(
+            self, window=Window(window.kernel, (1,) * window.rank, tuple(padding), window.dilation), spatial=sizes
+        )
+
+    def turned_kernel(self, weight: Array) -> Array:
+        """`weight` with its taps in reverse order, and the channels of input and output exchanged in every group."""
+        kernel = weight.reshape(self.groups, -1, *weight.shape[1:])
+        kernel = jnp.flip(jnp.swapaxes(kernel, 1, 2), range(3, kernel.ndim))
+        return kernel.reshape(-1, *kernel.shape[2:])
+
+    def giving(self, result: Any) -> "Convolution":
+        """The same with results of another dtype."""
+        return replace(self, result=result)

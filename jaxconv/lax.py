@@ -82,7 +82,7 @@ def conv_general_dilated(
         channels = batch_group_count * input.shape[1]
         input = jnp.moveaxis(input.reshape(batch_group_count, samples, *input.shape[1:]), 0, 1)
         input = input.reshape(samples, channels, *input.shape[3:])
-    check_channels(input, weight, None, groups)
+    check_channels(input.shape[1], weight, None, groups)
     sizes = _sizes(input.shape[2:], weight.shape[2:], strides, pads, dilation)
     if 0 in (*input.shape[1:], *weight.shape, *sizes):
         # Nothing to compute or nothing to sum, which `jaxconv.conv` refuses.

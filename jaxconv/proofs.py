@@ -43,6 +43,9 @@ GEOMETRIES = (
 )
 
 
+_TILE = 96
+
+
 @dataclass(frozen=True)
 class Proof:
     """One statement: `subject` (a function, or an engine's), what is proven of it, where, and how to find out."""
@@ -312,7 +315,10 @@ def _of_engine(name: str, geometry: Geometry) -> Iterator[Proof]:
     engine = importlib.import_module(f"jaxconv.engines.{name}")
     layer, sizes = Layer(geometry.rank), geometry.index_set()
     window = Window(geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
-    convolution = Convolution(window, geometry.spatial, geometry.groups, None, jnp.dtype("float32"), jnp.float32)
+    # So small a tile that every loop over tiles is run, and its last tile moved back.
+    convolution = Convolution(
+        window, geometry.spatial, geometry.groups, None, jnp.dtype("float32"), jnp.float32, tile=_TILE
+    )
     input, weight, bias, output = _shapes(geometry)
     table = (
         (

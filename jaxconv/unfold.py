@@ -13,7 +13,7 @@ from functools import reduce
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxconv.arguments import accumulator, with_batch
+from jaxconv.arguments import accumulator, is_last, with_batch
 from jaxconv.differentiation import linear
 from jaxconv.shapes import Columns, Folded, Input, Unfolded
 from jaxconv.window import Padding, Window, agreed_rank, make_window, per_axis
@@ -25,6 +25,8 @@ def unfold(
     dilation: int | Sequence[int] = 1,
     padding: Padding = 0,
     stride: int | Sequence[int] = 1,
+    *,
+    data_format: str = "channels_first",
 ) -> Unfolded:
     """Copies every window of `input` into a column: the U of eq. 1.
 
@@ -40,6 +42,7 @@ def unfold(
         padding: cells of zeros around the input: an int, one an axis, a `(low, high)` pair an axis, `"valid"` or
             `"same"` (stride 1 only).
         stride: distance between windows, an int or one an axis.
+        data_format: "channels_first", or "channels_last" for an input `(N, *spatial, C)` or `(*spatial, C)`; U is the same.
 
     Returns:
         U, `(N, C * prod(kernel_size), L)` or `(C * prod(kernel_size), L)`, of the input's dtype.
@@ -54,6 +57,7 @@ def unfold(
     input, batched = with_batch(
         "input", input, rank, hint="; say another number of spatial axes with a sequence, as in kernel_size=(3, 3, 3)"
     )
+    input = jnp.moveaxis(input, -1, 1) if is_last(data_format) else input
     window.output_size(input.shape[2:])
     columns = _unfold(window, input.shape[2:], input)
     return columns if batched else columns[0]
@@ -66,6 +70,8 @@ def fold(
     dilation: int | Sequence[int] = 1,
     padding: Padding = 0,
     stride: int | Sequence[int] = 1,
+    *,
+    data_format: str = "channels_first",
 ) -> Folded:
     """Adds every column of `input` back into its window: the transpose of `unfold`, known as weight sharing.
 
@@ -76,9 +82,10 @@ def fold(
         input: `(N, C * prod(kernel_size), L)` or `(C * prod(kernel_size), L)`, floating or complex.
         output_size: spatial size of the result, an int or one an axis.
         kernel_size, dilation, padding, stride: as in `unfold`, which also says how they give the number of axes.
+        data_format: where the result has its channels, "channels_first" or "channels_last".
 
     Returns:
-        `(N, C, *output_size)` or `(C, *output_size)`, of the input's dtype.
+        `(N, C, *output_size)` or `(C, *output_size)`, or the same with C at the end, of the input's dtype.
 
     Raises:
         TypeError: `input` is no floating or complex array, or a size is not an integer.
@@ -88,6 +95,7 @@ def fold(
     rank = agreed_rank(
         2, output_size=output_size, kernel_size=kernel_size, dilation=dilation, padding=padding, stride=stride
     )
+    last = is_last(data_format)
     spatial = per_axis("output_size", output_size, rank, 1)
     window = make_window(kernel_size, stride, padding, dilation, rank)
     input, batched = with_batch("input", input, 1)
@@ -106,6 +114,7 @@ def fold(
             f"stride={window.stride}; got {columns} in shape {input.shape}"
         )
     image = _fold(window, spatial, input)
+    image = jnp.moveaxis(image, 1, -1) if last else image
     return image if batched else image[0]
 
 

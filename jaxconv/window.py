@@ -40,6 +40,25 @@ class Window:
         """Input cells from the first tap to the last, both included."""
         return self.dilation[axis] * (self.kernel[axis] - 1) + 1
 
+    def reach(self, axis: int, positions: int) -> int:
+        """Input cells from the first to the last that so many neighbouring output positions read, both included."""
+        return self.stride[axis] * (positions - 1) + self.extent(axis)
+
+    def cells(
+        self, starts: Sequence[Any], shape: Sequence[int], sizes: Sequence[int]
+    ) -> tuple[list[Any], list[int], list[tuple[int, int]]]:
+        """What a tile of `shape` output positions from `starts` on reads of an input with `sizes` output positions.
+
+        The first cell and the number of cells on every axis, and the smallest and largest that the first one can be.
+        """
+        begins, lengths, reach = [], [], []
+        for axis, (start, length, size) in enumerate(zip(starts, shape, sizes, strict=True)):
+            stride, (low, _) = self.stride[axis], self.padding[axis]
+            begins.append(start * stride - low)
+            lengths.append(self.reach(axis, length))
+            reach.append((-low, (size - length) * stride - low))
+        return begins, lengths, reach
+
     def output_size(self, spatial: Sequence[int], argument: str = "input") -> tuple[int, ...]:
         """Output positions on every axis of an input of `spatial` size.
 
@@ -58,6 +77,46 @@ class Window:
                 )
             sizes.append(room // self.stride[axis] + 1)
         return tuple(sizes)
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Some taps of one axis, evenly spaced, and what each reads of an array: every `stride`-th position, `at` on for the first
+    tap and `shift` further for every other."""
+
+    count: int
+    first: int
+    step: int
+    at: int
+    shift: int
+    stride: int
+
+
+def forward_taps(window: Window, axis: int) -> Taps:
+    """All taps, reading an input that is cut to the cells of a tile of output positions."""
+    return Taps(window.kernel[axis], 0, 1, 0, window.dilation[axis], window.stride[axis])
+
+
+def backward_reach(window: Window, axis: int) -> tuple[int, int]:
+    """The nearest and the farthest output position that reads an input position, for input positions taken in blocks of
+    `stride`: block j is read by outputs from j + nearest to j + farthest."""
+    stride, (low, _) = window.stride[axis], window.padding[axis]
+    return -((window.extent(axis) - 1 - low) // stride), (stride - 1 + low) // stride
+
+
+def backward_taps(window: Window, axis: int, phase: int) -> Taps:
+    """The taps through which input positions `stride * j + phase` are read, reading a cotangent that is cut to the
+    output positions from block + nearest on (`backward_reach`).
+
+    Output `l` reads such a position through tap `k` where `stride * l + dilation * k - low = stride * j + phase`.
+    """
+    stride, dilation, (low, _) = window.stride[axis], window.dilation[axis], window.padding[axis]
+    taps = [tap for tap in range(window.kernel[axis]) if (phase + low - dilation * tap) % stride == 0]
+    if not taps:
+        return Taps(0, 0, 1, 0, 0, 1)
+    step = taps[1] - taps[0] if len(taps) > 1 else 1
+    at = (phase + low - dilation * taps[0]) // stride - backward_reach(window, axis)[0]
+    return Taps(len(taps), taps[0], step, at, -(dilation * step // stride), 1)
 
 
 # An array axis beyond this has no index in XLA, and neither has a step to anywhere in it.

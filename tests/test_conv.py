@@ -99,12 +99,13 @@ def test_preferred_element_type_is_the_dtype_of_sums_and_result(dtype, wide):
     assert_right(geometry, arrays, results, wide)
 
 
-def test_precision_reaches_every_product():
+@pytest.mark.parametrize("engine", ["fold", "materialise", "stream"])
+def test_precision_reaches_every_product(engine):
     geometry = Geometry("precision", (2, 4, 6, 6), (4, 2, 3, 3), {"groups": 2})
     arrays = tuple(map(jnp.asarray, geometry.arrays(np.float32)))
 
     def both(input, weight, bias, cotangent):
-        options = {**geometry.options, "precision": jax.lax.Precision.HIGHEST}
+        options = {**geometry.options, "precision": jax.lax.Precision.HIGHEST, "engine": engine}
         return jax.vjp(lambda *a: jaxconv.conv(*a, **options), input, weight, bias)[1](cotangent)
 
     text = str(jax.make_jaxpr(both)(*arrays))

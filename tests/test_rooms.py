@@ -8,8 +8,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"window", "shapes", "rounding", "arguments", "differentiation"},
-    {"unfold", "formulas", "convolution", "pad"},
+    {"unfold", "formulas", "convolution", "pad", "tiles"},
     {"engines"},
+    {"choice"},
     {"conv"},
     {"conv_transpose", "conv_local", "lax"},
     {"proofs", "verify", "cli", "__main__", "__init__"},

@@ -1,5 +1,8 @@
 """Ways to evaluate eqs. 2-4 on an input and a weight, one file each.
 
-An engine is a module with three functions of one `Convolution`, `output`, `input_gradient` and `weight_gradient`, which
-return their sums in its `accumulate` dtype; who calls them rounds.
+An engine is a module with three functions of one `Convolution`, in its layout and rounded to its `result`:
+
+    output(convolution, input, weight, bias or None)
+    input_gradient(convolution, weight, cotangent, bias=None)    (the bias is that of a transposed convolution)
+    weight_gradient(convolution, input, cotangent)
 """

@@ -15,29 +15,34 @@ from jaxconv.unfold import fold_columns, unfold_columns
 
 def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None) -> Array:
     """Eq. 1 and 2: unfold, multiply by W~, add B~, view."""
-    u = unfold_columns(convolution.window, input)
+    u = unfold_columns(convolution.window, convolution.channels_second(input))
     bias = None if bias is None else bias.astype(convolution.accumulate)
     flat = formulas.output(u, _flat(weight), bias, convolution.groups, **convolution.dot)
-    return flat.reshape(*flat.shape[:2], *convolution.out_spatial)
+    image = flat.reshape(*flat.shape[:2], *convolution.out_spatial)
+    return convolution.as_given(image.astype(convolution.result))
 
 
-def input_gradient(convolution: Convolution, weight: Array, cotangent: Array) -> Array:
+def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:
     """The first pipeline: view, eq. 3, fold."""
-    flat = formulas.flat(cotangent)
+    flat = formulas.flat(convolution.channels_second(cotangent))
     u_gradient = formulas.unfolded_gradient(
         flat, _flat(weight).astype(flat.dtype), convolution.groups, **convolution.dot
     )
-    return fold_columns(convolution.window, convolution.spatial, u_gradient)
+    image = convolution.as_given(fold_columns(convolution.window, convolution.spatial, u_gradient))
+    if bias is not None:
+        image = image + convolution.along_channels(bias.astype(image.dtype))
+    return image.astype(convolution.result)
 
 
 def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
     """The second pipeline: view, eq. 4, view."""
+    input, cotangent = convolution.channels_second(input), convolution.channels_second(cotangent)
     u = unfold_columns(convolution.window, input)
     flat = formulas.weight_gradient(
         formulas.flat(cotangent), u.astype(cotangent.dtype), convolution.groups, **convolution.dot
     )
     group_channels = input.shape[1] // convolution.groups
-    return flat.reshape(flat.shape[0], group_channels, *convolution.window.kernel)
+    return flat.reshape(flat.shape[0], group_channels, *convolution.window.kernel).astype(convolution.result)
 
 
 def _flat(weight: Array) -> Array:

@@ -1,0 +1,145 @@
+"""U in tiles of a few megabytes, each multiplied while it is still in the cache.
+
+The sums of eqs. 2 and 4 over the same terms, but U is never whole: a tile of output positions is unfolded, channels innermost,
+because there a tap is one run of memory, and multiplied at once. Eq. 4 adds up the products of all tiles. Eq. 3 and fold are
+eq. 2 again, of the cotangent and the kernel turned around. For dense layers, whose time is that of the product.
+"""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxconv.convolution import Convolution
+from jaxconv.tiles import Start, Tiles, blank, cut, each, put, tiles
+from jaxconv.window import Window
+
+
+def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None) -> Array:
+    """Eq. 2, a tile of U at a time."""
+    batch, _, _ = convolution.sizes(input)
+    groups, out_channels = convolution.groups, weight.shape[0]
+    # (g, q, c, *k) to (g, q, *k and c): the order of U's columns.
+    matrix = jnp.moveaxis(weight.reshape(groups, -1, *weight.shape[1:]), 2, -1).reshape(
+        *_lead(groups), out_channels // groups, -1
+    )
+    grid = _grid(convolution, input)
+
+    def step(starts, _, carry):
+        result, scratch = carry
+        u = _unfold_tile(convolution, grid, input, starts, scratch)
+        product = _dot(convolution, u, matrix, u.ndim - 1, u.ndim - 1)
+        product = product.reshape(groups, batch, *grid.shape, out_channels // groups)
+        tile = jnp.moveaxis(product, 0, -2).reshape(batch, *grid.shape, out_channels)
+        if bias is not None:
+            tile = tile + bias.astype(tile.dtype)
+        tile = tile.astype(convolution.result)
+        tile = tile if convolution.channels_last else jnp.moveaxis(tile, -1, 1)
+        return put(result, tile, convolution.first_spatial, starts), u
+
+    result = blank(convolution.shape(batch, grid.sizes, out_channels), convolution.result, input, weight)
+    return grid.walk(step, (result, _scratch(convolution, grid, input, weight)))[0]
+
+
+def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:
+    """Eq. 3 and fold, as the output of the turned kernel on the cotangent, spread by the stride."""
+    window, first = convolution.window, convolution.first_spatial
+    if max(window.stride) > 1:
+        spread = [(0, 0, 0)] * cotangent.ndim
+        spread[first : first + window.rank] = [(0, 0, stride - 1) for stride in window.stride]
+        cotangent = lax.pad(cotangent, jnp.zeros((), cotangent.dtype), spread)
+    kernel = convolution.turned_kernel(weight).astype(cotangent.dtype)
+    return output(convolution.turned(convolution.sizes(cotangent)[1]), cotangent, kernel, bias)
+
+
+def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
+    """Eq. 4, summed over tiles of U."""
+    groups = convolution.groups
+    in_channels, out_channels = convolution.sizes(input)[2], convolution.sizes(cotangent)[2]
+    input = input.astype(cotangent.dtype)
+    grid = _grid(convolution, input)
+
+    def step(starts, begun, carry):
+        total, scratch = carry
+        u = _unfold_tile(convolution, grid, input, starts, scratch)
+        first = convolution.first_spatial
+        ends = [(0, size - length) for size, length in zip(grid.sizes, grid.shape, strict=True)]
+        tile = cut(cotangent, first, starts, grid.shape, ends)
+        tile = _to_rows(convolution, grid.only_new(tile, starts, begun, first))
+        tile = tile.reshape(*u.shape[:-1], out_channels // groups)
+        return total + _dot(convolution, tile, u, u.ndim - 2, u.ndim - 2), u
+
+    columns = in_channels // groups * convolution.window.taps
+    total = blank((*_lead(groups), out_channels // groups, columns), convolution.accumulate, input, cotangent)
+    total, _ = grid.walk(step, (total, _scratch(convolution, grid, input, cotangent)))
+    total = total.reshape(out_channels, *convolution.window.kernel, in_channels // groups)
+    return jnp.moveaxis(total, -1, 1).astype(convolution.result)
+
+
+def _lead(groups: int) -> tuple[int, ...]:
+    """The leading axis of a product, one a group; none for one, since XLA updates an array in place only as it is."""
+    return (groups,) if groups > 1 else ()
+
+
+def _dot(convolution: Convolution, left: Array, right: Array, left_axis: int, right_axis: int) -> Array:
+    """The product over one axis of each, group by group."""
+    groups = tuple(range(left.ndim - 2))
+    return lax.dot_general(left, right, (((left_axis,), (right_axis,)), (groups, groups)), **convolution.dot)
+
+
+def _grid(convolution: Convolution, input: Array) -> Tiles:
+    batch, _, channels = convolution.sizes(input)
+    row = batch * channels * convolution.window.taps * input.dtype.itemsize
+    return tiles(convolution.out_spatial, row, convolution.tile)
+
+
+def _scratch(convolution: Convolution, grid: Tiles, input: Array, other: Array) -> Array:
+    """The memory that every tile of U is written to: (g,) rows, columns."""
+    batch, _, channels = convolution.sizes(input)
+    columns = channels // convolution.groups * convolution.window.taps
+    return blank((*_lead(convolution.groups), batch * math.prod(grid.shape), columns), input.dtype, input, other)
+
+
+def _to_rows(convolution: Convolution, image: Array) -> Array:
+    """An image in the caller's layout as (g, N, *spatial, channels of a group)."""
+    image = image if convolution.channels_last else jnp.moveaxis(image, 1, -1)
+    return jnp.moveaxis(image.reshape(*image.shape[:-1], convolution.groups, -1), -2, 0)
+
+
+def _unfold_tile(
+    convolution: Convolution, grid: Tiles, input: Array, starts: tuple[Start, ...], scratch: Array
+) -> Array:
+    """The rows of U for one tile of output positions, written to `scratch`: (g,) N and positions, taps and channels."""
+    window = convolution.window
+    begins, sizes, reach = window.cells(starts, grid.shape, grid.sizes)
+    # Copied in the accumulator's dtype: the derivative of copying adds up, and U alone is in the input's.
+    part = cut(input, convolution.first_spatial, begins, sizes, reach).astype(convolution.accumulate)
+    rows = _to_rows(convolution, part)
+    for axis in range(window.rank):
+        if window.kernel[axis] == 1:
+            rows = _tap(window, axis, grid.shape[axis], rows, 0)
+    # One axis after the other: K1 + K2 copies and not K1 * K2. What the last one makes is U.
+    axes = [axis for axis in reversed(range(window.rank)) if window.kernel[axis] > 1]
+    for axis in axes:
+        length, count, at = grid.shape[axis], window.kernel[axis], 2 + window.rank
+        seen = jax.eval_shape(partial(_tap, window, axis, length), rows, 0).shape
+        room = blank((*seen[:at], count, *seen[at:]), rows.dtype, rows)
+        if axis == axes[-1]:
+            room, at = scratch, scratch.ndim - 1
+        width = room.shape[at] // count
+
+        def write(tap, room, rows=rows, axis=axis, length=length, at=at, width=width):
+            block = _tap(window, axis, length, rows, tap).reshape(*room.shape[:at], width, *room.shape[at + 1 :])
+            return lax.dynamic_update_slice_in_dim(room, block.astype(room.dtype), tap * width, at)
+
+        rows = each(count, write, room)
+    return rows.reshape(scratch.shape).astype(scratch.dtype)
+
+
+def _tap(window: Window, axis: int, length: int, rows: Array, tap: Start) -> Array:
+    """What one tap of an axis sees: every `stride`-th of the positions from its own on."""
+    stride, at = window.stride[axis], 2 + axis
+    seen = lax.dynamic_slice_in_dim(rows, tap * window.dilation[axis], (length - 1) * stride + 1, at)
+    return lax.slice_in_dim(seen, 0, None, stride, at)
