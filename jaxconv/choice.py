@@ -26,6 +26,7 @@ from jaxconv.convolution import Convolution
 ENGINES = ("auto", "fold", "materialise", "stream", "taps")
 
 _FEW_CHANNELS = 8
+_CPU_TILE = 2**23
 _ACCELERATOR_TILE = 2**28
 
 
@@ -37,6 +38,7 @@ def check_engine(engine: Any) -> None:
 def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None) -> Array:
     """Eq. 2, by the engine that is chosen for it."""
     engine = chosen(convolution, "output", weight.shape, input)
+    convolution = _in_tiles(convolution, input, weight.shape)
     if bias is None:
         return _by_platform(convolution, lambda given, *arrays: engine.output(given, *arrays, None), input, weight)
     return _by_platform(convolution, engine.output, input, weight, bias)
@@ -46,7 +48,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
     """Eq. 3 and fold, by the engine that is chosen for it."""
     engine = chosen(convolution, "input_gradient", weight.shape, cotangent)
     arrays = (weight, cotangent) if bias is None else (weight, cotangent, bias)
-    return _by_platform(convolution, engine.input_gradient, *arrays)
+    return _by_platform(_in_tiles(convolution, cotangent, weight.shape), engine.input_gradient, *arrays)
 
 
 def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
@@ -54,7 +56,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     in_channels, out_channels = convolution.sizes(input)[2], convolution.sizes(cotangent)[2]
     weight = (out_channels, in_channels // convolution.groups, *convolution.window.kernel)
     engine = chosen(convolution, "weight_gradient", weight, input)
-    return _by_platform(convolution, engine.weight_gradient, input, cotangent)
+    return _by_platform(_in_tiles(convolution, input, weight), engine.weight_gradient, input, cotangent)
 
 
 def engine_name(convolution: Convolution, part: str, weight: tuple[int, ...]) -> str:
@@ -74,6 +76,17 @@ def chosen(convolution: Convolution, part: str, weight: tuple[int, ...], image: 
     """The engine that the caller named, or the rule's. An empty batch has no tiles, and is left to `materialise`."""
     name = engine_name(convolution, part, weight) if convolution.engine == "auto" else convolution.engine
     return importlib.import_module(f"jaxconv.engines.{name if image.size else 'materialise'}")
+
+
+def _in_tiles(convolution: Convolution, image: Array, weight: tuple[int, ...]) -> Convolution:
+    """With a size of tiles for the cache of a CPU.
+
+    One tile of 8 MB where U is hardly larger. Else 4 MB, which stay in the cache with what is made of them; and of U so little
+    that all temporaries together are less than a quarter of it.
+    """
+    cells = image.shape[0] * weight[1] * convolution.groups * math.prod(weight[2:]) * math.prod(convolution.out_spatial)
+    u = cells * image.dtype.itemsize
+    return replace(convolution, tile=_CPU_TILE if u <= 2 * _CPU_TILE else min(_CPU_TILE // 2, u // 12))
 
 
 def _by_platform(convolution: Convolution, function: Callable[..., Array], *arrays: Array) -> Array:

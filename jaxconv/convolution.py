@@ -15,7 +15,7 @@ class Convolution:
 
     `precision` is `jax.lax`'s; `result` the dtype of what an engine returns; `accumulate` the dtype that sums are carried in.
     `channels_last` tells where the channels of input and output are; `engine` is the caller's, or "auto"; `tile` how many
-    bytes an engine that works in tiles should spend on one.
+    bytes an engine that works in tiles may spend on one.
     """
 
     window: Window

@@ -59,12 +59,7 @@ class Tiles:
 
 
 def tiles(sizes: tuple[int, ...], bytes_a_position: int, budget: int) -> Tiles:
-    """Tiles of at most `budget` bytes, or of one position: whole in the last axes, cut in the first ones.
-
-    What is large as a whole is cut smaller, into tiles of half the budget and of at most an eighth of the whole.
-    """
-    whole = math.prod(sizes) * bytes_a_position
-    budget = min(budget // 2, whole // 8) if whole > 2 * budget else budget
+    """Tiles of at most `budget` bytes, or of one position: whole in the last axes, cut in the first ones."""
     room, shape = max(1, budget // max(1, bytes_a_position)), []
     for size in reversed(sizes):
         count = -(-size // min(size, room))
@@ -120,6 +115,15 @@ def blank(shape: tuple[int, ...], dtype: Any, *like: Array) -> Array:
     zeros = jnp.zeros(shape, dtype)
     varying = frozenset().union(*(jax.typeof(array).manual_axis_type.varying for array in like))
     return lax.pcast(zeros, tuple(varying), to="varying") if varying else zeros
+
+
+def unwritten(shape: tuple[int, ...], dtype: Any, weight: Array, *like: Array) -> Array:
+    """A result before its first tile: as `blank`, but full of some entry of `weight`.
+
+    XLA would make one array of zeros for output and gradient of the same shape, and copy it for each.
+    """
+    entry = lax.stop_gradient(lax.slice(weight.reshape(-1), (0,), (1,))).astype(dtype)
+    return blank(shape, dtype, weight, *like) + entry.reshape((1,) * len(shape))
 
 
 def interleaved(phases: Sequence[Array], axis: int) -> Array:

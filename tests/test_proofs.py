@@ -1,5 +1,6 @@
 """What ships is proven, all of it, and `jaxconv prove` says so; a planted bug is not."""
 
+import importlib
 import inspect
 import types
 from collections import Counter
@@ -11,7 +12,6 @@ import pytest
 import jaxconv
 from derivations.prove import prove_equal
 from jaxconv import cli, formulas, proofs
-from jaxconv.engines import materialise
 
 STATEMENTS = list(proofs.proofs())
 SUBJECTS = sorted({proof.subject for proof in STATEMENTS})
@@ -51,21 +51,28 @@ def test_every_engine_has_its_proofs():
 
 
 @pytest.mark.parametrize("part", ["output", "input_gradient", "weight_gradient"])
-def test_a_bug_planted_in_an_engine_is_found(monkeypatch, part):
-    right = getattr(materialise, part)
+@pytest.mark.parametrize("name", proofs.engine_names())
+def test_a_bug_planted_in_an_engine_is_found(monkeypatch, name, part):
+    engine = importlib.import_module(f"jaxconv.engines.{name}")
+    right = getattr(engine, part)
 
     def wrong(convolution, *arrays):
         return right(convolution, *arrays).at[..., -1].multiply(1 + 2**-20)
 
-    monkeypatch.setattr(materialise, part, wrong)
+    monkeypatch.setattr(engine, part, wrong)
     jax.clear_caches()  # or a jitted function would run the engine that it was traced with
+    # The first geometry has few channels: that is where `conv` uses taps.
+    users = {f"engine {name}", *(("conv", "conv1d") if name == "taps" else ())}
     failing = {
         proof.subject
         for proof in proofs.proofs()
-        if proof.geometry == str(proofs.GEOMETRIES[0]) and not proof.verdict()
+        if proof.geometry == str(proofs.GEOMETRIES[0])
+        and proof.subject in users
+        and "of the VJP" not in proof.statement
+        and not proof.verdict()
     }
     jax.clear_caches()
-    assert {"engine materialise", "conv", "conv1d"} <= failing
+    assert failing == users
 
 
 def test_the_command(monkeypatch, capsys):

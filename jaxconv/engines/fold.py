@@ -13,7 +13,7 @@ from jax import Array, lax
 
 from jaxconv.convolution import Convolution
 from jaxconv.engines import stream
-from jaxconv.tiles import Start, blank, cut, each, interleaved, put, tiles
+from jaxconv.tiles import Start, cut, each, interleaved, put, tiles, unwritten
 from jaxconv.window import Taps, backward_reach, backward_taps, forward_taps
 
 
@@ -24,7 +24,11 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     # (g, q, c, *k) to (g, *k, q, c): one row a tap and output channel.
     matrix = jnp.moveaxis(weight.reshape(groups, -1, *weight.shape[1:]), (1, 2), (-2, -1))
     bytes_a_position = batch * out_channels * window.taps * jnp.dtype(convolution.accumulate).itemsize
-    grid = tiles(convolution.out_spatial, bytes_a_position * math.prod(window.stride), convolution.tile)
+    grid = tiles(
+        convolution.out_spatial,
+        bytes_a_position * math.prod(window.stride),
+        convolution.tile,
+    )
 
     def step(starts, _, result):
         begins, sizes, reach = window.cells(starts, grid.shape, grid.sizes)
@@ -33,7 +37,7 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
             products = _sum(convolution, axis, products, forward_taps(window, axis), grid.shape[axis])
         return put(result, _image(convolution, products, bias), convolution.first_spatial, starts)
 
-    result = blank(convolution.shape(batch, grid.sizes, out_channels), convolution.result, input, weight)
+    result = unwritten(convolution.shape(batch, grid.sizes, out_channels), convolution.result, weight, input)
     return grid.walk(step, result)
 
 
@@ -65,7 +69,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
         return put(result, _image(convolution, products, bias), first, begins)
 
     whole = tuple(count * stride for count, stride in zip(blocks, window.stride, strict=True))
-    result = blank(convolution.shape(batch, whole, in_channels), convolution.result, weight, cotangent)
+    result = unwritten(convolution.shape(batch, whole, in_channels), convolution.result, weight[::-1], cotangent)
     result = grid.walk(step, result)
     return lax.slice(result, (0,) * result.ndim, convolution.shape(batch, convolution.spatial, in_channels))
 

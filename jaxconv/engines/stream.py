@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
-from jaxconv.tiles import Start, Tiles, blank, cut, each, put, tiles
+from jaxconv.tiles import Start, Tiles, blank, cut, each, put, tiles, unwritten
 from jaxconv.window import Window
 
 
@@ -25,11 +25,10 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     matrix = jnp.moveaxis(weight.reshape(groups, -1, *weight.shape[1:]), 2, -1).reshape(
         *_lead(groups), out_channels // groups, -1
     )
-    grid = _grid(convolution, input)
+    grid = _grid(convolution, input, out_channels)
 
-    def step(starts, _, carry):
-        result, scratch = carry
-        u = _unfold_tile(convolution, grid, input, starts, scratch)
+    def step(starts, _, result):
+        u = _unfold_tile(convolution, grid, input, starts)
         product = _dot(convolution, u, matrix, u.ndim - 1, u.ndim - 1)
         product = product.reshape(groups, batch, *grid.shape, out_channels // groups)
         tile = jnp.moveaxis(product, 0, -2).reshape(batch, *grid.shape, out_channels)
@@ -37,10 +36,10 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
             tile = tile + bias.astype(tile.dtype)
         tile = tile.astype(convolution.result)
         tile = tile if convolution.channels_last else jnp.moveaxis(tile, -1, 1)
-        return put(result, tile, convolution.first_spatial, starts), u
+        return put(result, tile, convolution.first_spatial, starts)
 
-    result = blank(convolution.shape(batch, grid.sizes, out_channels), convolution.result, input, weight)
-    return grid.walk(step, (result, _scratch(convolution, grid, input, weight)))[0]
+    result = unwritten(convolution.shape(batch, grid.sizes, out_channels), convolution.result, weight, input)
+    return grid.walk(step, result)
 
 
 def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:
@@ -59,22 +58,20 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     groups = convolution.groups
     in_channels, out_channels = convolution.sizes(input)[2], convolution.sizes(cotangent)[2]
     input = input.astype(cotangent.dtype)
-    grid = _grid(convolution, input)
+    grid = _grid(convolution, input, out_channels)
 
-    def step(starts, begun, carry):
-        total, scratch = carry
-        u = _unfold_tile(convolution, grid, input, starts, scratch)
+    def step(starts, begun, total):
+        u = _unfold_tile(convolution, grid, input, starts)
         first = convolution.first_spatial
         ends = [(0, size - length) for size, length in zip(grid.sizes, grid.shape, strict=True)]
         tile = cut(cotangent, first, starts, grid.shape, ends)
         tile = _to_rows(convolution, grid.only_new(tile, starts, begun, first))
         tile = tile.reshape(*u.shape[:-1], out_channels // groups)
-        return total + _dot(convolution, tile, u, u.ndim - 2, u.ndim - 2), u
+        return total + _dot(convolution, tile, u, u.ndim - 2, u.ndim - 2)
 
     columns = in_channels // groups * convolution.window.taps
     total = blank((*_lead(groups), out_channels // groups, columns), convolution.accumulate, input, cotangent)
-    total, _ = grid.walk(step, (total, _scratch(convolution, grid, input, cotangent)))
-    total = total.reshape(out_channels, *convolution.window.kernel, in_channels // groups)
+    total = grid.walk(step, total).reshape(out_channels, *convolution.window.kernel, in_channels // groups)
     return jnp.moveaxis(total, -1, 1).astype(convolution.result)
 
 
@@ -89,17 +86,11 @@ def _dot(convolution: Convolution, left: Array, right: Array, left_axis: int, ri
     return lax.dot_general(left, right, (((left_axis,), (right_axis,)), (groups, groups)), **convolution.dot)
 
 
-def _grid(convolution: Convolution, input: Array) -> Tiles:
+def _grid(convolution: Convolution, input: Array, out_channels: int) -> Tiles:
+    """Tiles whose rows of U, and of the output, are of the size that is asked for."""
     batch, _, channels = convolution.sizes(input)
-    row = batch * channels * convolution.window.taps * input.dtype.itemsize
+    row = batch * max(channels * convolution.window.taps, out_channels) * input.dtype.itemsize
     return tiles(convolution.out_spatial, row, convolution.tile)
-
-
-def _scratch(convolution: Convolution, grid: Tiles, input: Array, other: Array) -> Array:
-    """The memory that every tile of U is written to: (g,) rows, columns."""
-    batch, _, channels = convolution.sizes(input)
-    columns = channels // convolution.groups * convolution.window.taps
-    return blank((*_lead(convolution.groups), batch * math.prod(grid.shape), columns), input.dtype, input, other)
 
 
 def _to_rows(convolution: Convolution, image: Array) -> Array:
@@ -108,11 +99,9 @@ def _to_rows(convolution: Convolution, image: Array) -> Array:
     return jnp.moveaxis(image.reshape(*image.shape[:-1], convolution.groups, -1), -2, 0)
 
 
-def _unfold_tile(
-    convolution: Convolution, grid: Tiles, input: Array, starts: tuple[Start, ...], scratch: Array
-) -> Array:
-    """The rows of U for one tile of output positions, written to `scratch`: (g,) N and positions, taps and channels."""
-    window = convolution.window
+def _unfold_tile(convolution: Convolution, grid: Tiles, input: Array, starts: tuple[Start, ...]) -> Array:
+    """The rows of U for one tile of output positions: (g,) N and positions, taps and channels."""
+    window, groups = convolution.window, convolution.groups
     begins, sizes, reach = window.cells(starts, grid.shape, grid.sizes)
     # Copied in the accumulator's dtype: the derivative of copying adds up, and U alone is in the input's.
     part = cut(input, convolution.first_spatial, begins, sizes, reach).astype(convolution.accumulate)
@@ -120,6 +109,8 @@ def _unfold_tile(
     for axis in range(window.rank):
         if window.kernel[axis] == 1:
             rows = _tap(window, axis, grid.shape[axis], rows, 0)
+    batch, _, channels = convolution.sizes(input)
+    shape = (*_lead(groups), batch * math.prod(grid.shape), channels // groups * window.taps)
     # One axis after the other: K1 + K2 copies and not K1 * K2. What the last one makes is U.
     axes = [axis for axis in reversed(range(window.rank)) if window.kernel[axis] > 1]
     for axis in axes:
@@ -127,7 +118,7 @@ def _unfold_tile(
         seen = jax.eval_shape(partial(_tap, window, axis, length), rows, 0).shape
         room = blank((*seen[:at], count, *seen[at:]), rows.dtype, rows)
         if axis == axes[-1]:
-            room, at = scratch, scratch.ndim - 1
+            room, at = blank(shape, input.dtype, rows), len(shape) - 1
         width = room.shape[at] // count
 
         def write(tap, room, rows=rows, axis=axis, length=length, at=at, width=width):
@@ -135,7 +126,7 @@ def _unfold_tile(
             return lax.dynamic_update_slice_in_dim(room, block.astype(room.dtype), tap * width, at)
 
         rows = each(count, write, room)
-    return rows.reshape(scratch.shape).astype(scratch.dtype)
+    return rows.reshape(shape).astype(input.dtype)
 
 
 def _tap(window: Window, axis: int, length: int, rows: Array, tap: Start) -> Array:

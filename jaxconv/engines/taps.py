@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
-from jaxconv.tiles import Start, blank, cut, each, interleaved, put, tiles
+from jaxconv.tiles import Start, blank, cut, each, interleaved, put, tiles, unwritten
 from jaxconv.window import Taps, backward_reach, backward_taps, forward_taps
 
 
@@ -24,7 +24,11 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     weight = weight.reshape(groups, -1, *weight.shape[1:])
     out_channels = groups * weight.shape[1]
     bytes_a_position = batch * max(channels, out_channels) * jnp.dtype(convolution.accumulate).itemsize
-    grid = tiles(convolution.out_spatial, bytes_a_position * math.prod(window.stride), convolution.tile)
+    grid = tiles(
+        convolution.out_spatial,
+        bytes_a_position * math.prod(window.stride),
+        convolution.tile,
+    )
     taps = [forward_taps(window, axis) for axis in range(window.rank)]
 
     def step(starts, _, result):
@@ -33,7 +37,7 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
         tile = _image(convolution, _sum(convolution, part, weight, taps, grid.shape), bias)
         return put(result, tile, first, starts)
 
-    result = blank(convolution.shape(batch, grid.sizes, out_channels), convolution.result, input, weight)
+    result = unwritten(convolution.shape(batch, grid.sizes, out_channels), convolution.result, weight, input)
     return grid.walk(step, result)
 
 
@@ -45,7 +49,11 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
     in_channels = groups * weight.shape[1]
     blocks = tuple(-(-size // stride) for size, stride in zip(convolution.spatial, window.stride, strict=True))
     bytes_a_block = batch * max(in_channels * math.prod(window.stride), out_channels)
-    grid = tiles(blocks, bytes_a_block * jnp.dtype(convolution.accumulate).itemsize, convolution.tile)
+    grid = tiles(
+        blocks,
+        bytes_a_block * jnp.dtype(convolution.accumulate).itemsize,
+        convolution.tile,
+    )
     reaches = [backward_reach(window, axis) for axis in range(window.rank)]
 
     def step(starts, _, result):
@@ -67,7 +75,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
         return put(result, _image(convolution, phases(0, []), bias), first, begins)
 
     whole = tuple(count * stride for count, stride in zip(blocks, window.stride, strict=True))
-    result = blank(convolution.shape(batch, whole, in_channels), convolution.result, weight, cotangent)
+    result = unwritten(convolution.shape(batch, whole, in_channels), convolution.result, weight[::-1], cotangent)
     result = grid.walk(step, result)
     return lax.slice(result, (0,) * result.ndim, convolution.shape(batch, convolution.spatial, in_channels))
 
@@ -78,8 +86,13 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     batch, _, channels = convolution.sizes(input)
     out_channels = convolution.sizes(cotangent)[2]
     inner = channels // groups
-    bytes_a_position = batch * max(channels, out_channels) * jnp.dtype(convolution.accumulate).itemsize
-    grid = tiles(convolution.out_spatial, bytes_a_position * math.prod(window.stride), convolution.tile)
+    # Every tap that is written out has its own copy of what it sees.
+    bytes_a_position = batch * max(channels, out_channels) * jnp.dtype(convolution.accumulate).itemsize * 8
+    grid = tiles(
+        convolution.out_spatial,
+        bytes_a_position * math.prod(window.stride),
+        convolution.tile,
+    )
     taps = [forward_taps(window, axis) for axis in range(window.rank)]
 
     def step(starts, begun, total):

@@ -1,0 +1,125 @@
+"""`python -m benchmarks`: times layers, prints a table, writes JSON, draws plots."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.progress import Progress
+
+from benchmarks import report
+from benchmarks.cases import QUANTITIES, SETS, Case, growth
+from benchmarks.contenders import NAMES
+from benchmarks.runner import machine, run
+
+DTYPES = ("float32", "bfloat16", "float64")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    table = commands.add_parser("run", help="time cases")
+    table.add_argument("cases", nargs="*", default=["study"], help=f"names of cases, or of sets: {', '.join(SETS)}")
+    table.add_argument("--quantities", nargs="+", choices=QUANTITIES, default=QUANTITIES)
+    lines = commands.add_parser("growth", help="time one layer as it grows in batch, channels, image and kernel")
+    for command in (table, lines):
+        command.add_argument("--contenders", nargs="+", choices=NAMES, default=NAMES)
+        command.add_argument("--dtype", choices=DTYPES, default="float32")
+        command.add_argument("--channels-last", action="store_true", help="the layout of input and output")
+        command.add_argument("--engine", default="auto", help="jaxconv's engine")
+        command.add_argument("--rounds", type=int, default=7, help="timed calls of every contender")
+        command.add_argument("--patience", type=float, default=2.0, help="seconds; a slower contender is called once")
+        command.add_argument("--json", type=Path, help="where to write all numbers")
+    table.add_argument("--plot", type=Path, help="where to draw the bars")
+    lines.add_argument("--plot", type=Path, help="where to draw the lines")
+    drawn = commands.add_parser("plot", help="draw bars from files that `run --json` wrote")
+    drawn.add_argument("files", nargs="+", type=Path)
+    drawn.add_argument("--quantity", choices=QUANTITIES, default="vjp")
+    drawn.add_argument("--to", type=Path, required=True)
+    commands.add_parser("list", help="the cases")
+    options = parser.parse_args(arguments)
+    return {"run": _run, "growth": _growth, "plot": _plot, "list": _list}[options.command](options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    cases = _named(options.cases)
+    total = sum(quantity in options.quantities for case in cases for quantity in case.quantities)
+    rows = _rows(options, cases, options.quantities, total)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(report.table(rows))
+    for line in report.means(rows):
+        console.print(line)
+    _write(options, {"rows": rows})
+    if options.plot:
+        report.bars(rows, options.plot)
+    return 0
+
+
+def _growth(options: argparse.Namespace) -> int:
+    series: dict[str, Any] = {}
+    for axis, points in growth().items():
+        rows = _rows(options, [case for _, case in points], ("vjp",), len(points))
+        series[axis] = [(value, row) for (value, _), row in zip(points, rows, strict=True)]
+        Console(width=None if sys.stdout.isatty() else 160).print(axis, report.table(rows))
+    _write(options, {"growth": series})
+    if options.plot:
+        report.lines(series, options.plot)
+    return 0
+
+
+def _plot(options: argparse.Namespace) -> int:
+    rows = [row for file in options.files for row in json.loads(file.read_text())["rows"]]
+    report.bars(rows, options.to, options.quantity)
+    return 0
+
+
+def _list(_: argparse.Namespace) -> int:
+    for name, cases in SETS.items():
+        for case in cases:
+            print(f"{name:9} {case.name:10} {case.input!s:22} {case.weight!s:20} {case.note}")
+    return 0
+
+
+def _named(names: Iterable[str]) -> list[Case]:
+    found = []
+    for name in names:
+        matching = SETS.get(name) or tuple(case for cases in SETS.values() for case in cases if case.name == name)
+        if not matching:
+            raise SystemExit(f"no case or set is named {name!r}; `python -m benchmarks list` lists them")
+        found += matching
+    return found
+
+
+def _rows(options: argparse.Namespace, cases: list[Case], quantities: Sequence[str], total: int) -> list[dict]:
+    if options.dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
+    rows = []
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("timing", total=total)
+        for row in run(
+            cases,
+            quantities,
+            options.contenders,
+            dtype=options.dtype,
+            channels_last=options.channels_last,
+            engine=options.engine,
+            rounds=options.rounds,
+            patience=options.patience,
+        ):
+            rows.append(row)
+            progress.update(task, advance=1, description=f"{row['case']}, {row['quantity']}")
+    return rows
+
+
+def _write(options: argparse.Namespace, result: dict[str, Any]) -> None:
+    if options.json:
+        told = {"command": "python -m benchmarks " + " ".join(sys.argv[1:]), "machine": machine(), **result}
+        options.json.write_text(json.dumps(told, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

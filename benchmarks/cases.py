@@ -1,0 +1,110 @@
+"""What is timed: layers of networks, layers that were held out when the rule was made, and cliffs that people reported."""
+
+from dataclasses import dataclass
+
+QUANTITIES = ("forward", "input gradient", "weight gradient", "vjp")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One layer: shapes with channels first, and torch's options.
+
+    `kind` is "layer"; "per example", a gradient of the weight for every sample by `vmap(grad)`; or "loop", the layer applied
+    ten times in `jax.lax.scan`.
+    """
+
+    name: str
+    input: tuple[int, ...]
+    weight: tuple[int, ...]
+    stride: int = 1
+    padding: int = 0
+    dilation: int = 1
+    groups: int = 1
+    transposed: bool = False
+    kind: str = "layer"
+    note: str = ""
+
+    @property
+    def rank(self) -> int:
+        return len(self.weight) - 2
+
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        return {"layer": QUANTITIES, "per example": ("vjp",), "loop": ("forward", "vjp")}[self.kind]
+
+
+# The 19 layers of the study that the engines were built after.
+STUDY = (
+    Case("r64", (8, 64, 56, 56), (64, 64, 3, 3), padding=1, note="ResNet, first stage"),
+    Case("r256", (8, 256, 14, 14), (256, 256, 3, 3), padding=1, note="ResNet, third stage"),
+    Case("stem", (8, 3, 224, 224), (64, 3, 7, 7), 2, 3, note="ResNet stem"),
+    Case("pw", (8, 256, 56, 56), (64, 256, 1, 1), note="pointwise"),
+    Case("dw3", (8, 144, 56, 56), (144, 1, 3, 3), padding=1, groups=144, note="MobileNet depthwise"),
+    Case("grp", (8, 128, 56, 56), (128, 4, 3, 3), padding=1, groups=32, note="ResNeXt grouped"),
+    Case("c1d", (16, 64, 4096), (64, 64, 5), padding=2, note="signal"),
+    Case("dw1d", (16, 512, 1024), (512, 1, 5), padding=2, groups=512, note="depthwise signal"),
+    Case("c3d", (2, 16, 32, 32, 32), (32, 16, 3, 3, 3), padding=1, note="volume"),
+    Case("dil", (8, 64, 28, 28), (64, 64, 3, 3), padding=2, dilation=2, note="dilated"),
+    Case("n2n", (64, 3, 32, 32), (48, 3, 3, 3), padding=1, note="small images"),
+    Case("dw7", (8, 96, 56, 56), (96, 1, 7, 7), padding=3, groups=96, note="ConvNeXt depthwise"),
+    Case("dw31", (2, 64, 32, 32), (64, 1, 31, 31), padding=15, groups=64, note="RepLKNet depthwise"),
+    Case("s2", (8, 128, 28, 28), (256, 128, 3, 3), 2, 1, note="ResNet downsampling"),
+    Case("b1", (1, 64, 56, 56), (64, 64, 3, 3), padding=1, note="one sample"),
+    Case("pws2", (8, 256, 28, 28), (512, 256, 1, 1), 2, note="ResNet shortcut"),
+    Case("ct2", (8, 64, 28, 28), (64, 32, 4, 4), 2, 1, transposed=True, note="DCGAN generator"),
+    Case("ct1", (8, 128, 2048), (128, 64, 16), 8, transposed=True, note="vocoder upsampling"),
+    Case("ct3", (1, 16, 24, 24, 24), (16, 8, 3, 3, 3), 2, transposed=True, note="volume upsampling"),
+)
+
+# Layers that nothing was tuned on: other networks, other sizes, channels and batches that are no powers of two.
+HELD_OUT = (
+    Case("vgg", (4, 128, 28, 28), (256, 128, 3, 3), padding=1, note="VGG-16 conv3_1"),
+    Case("lenet", (128, 1, 28, 28), (6, 1, 5, 5), padding=2, note="LeNet-5 C1"),
+    Case("unet", (2, 96, 60, 60), (48, 96, 3, 3), padding=1, note="U-Net decoder"),
+    Case("patch", (8, 3, 224, 224), (192, 3, 16, 16), 16, note="ViT patches"),
+    Case("dw5s2", (8, 72, 56, 56), (72, 1, 5, 5), 2, 2, groups=72, note="MobileNetV3"),
+    Case("resnext", (4, 256, 28, 28), (256, 8, 3, 3), padding=1, groups=32, note="ResNeXt-101 32x8d"),
+    Case("g4", (4, 96, 27, 27), (256, 24, 5, 5), padding=2, groups=4, note="four groups, after AlexNet"),
+    Case("wavenet", (4, 48, 6000), (96, 48, 2), padding=64, dilation=128, note="WaveNet, dilation 128"),
+    Case("m5", (16, 1, 16000), (64, 1, 80), 4, note="M5 waveform"),
+    Case("r2p1d", (2, 64, 8, 28, 28), (144, 64, 1, 3, 3), padding=0, note="R(2+1)D, a kernel of 1x3x3"),
+    Case("tcn", (5, 40, 999), (40, 1, 9), padding=8, dilation=2, groups=40, note="Conv-TasNet"),
+    Case("ct2odd", (3, 48, 17, 23), (48, 24, 3, 3), 2, 1, transposed=True, note="odd sizes"),
+)
+
+# What people reported against JAX's convolutions, scaled to a small machine.
+CLIFFS = (
+    Case("#13800", (16, 128, 512), (128, 2, 9), padding=4, groups=64, note="grouped conv1d, backward"),
+    Case("#23783", (8, 128, 2048), (128, 64, 16), 8, 4, transposed=True, note="transposed conv1d"),
+    Case("#31662", (1, 16, 24, 24, 24), (16, 8, 4, 4, 4), 2, 1, transposed=True, note="transposed conv3d, gradient"),
+    Case("#23713", (8, 128, 56, 56), (128, 1, 3, 3), padding=1, groups=128, note="depthwise 2-D, forward"),
+    Case("#26266 d2", (4, 128, 32, 32), (128, 1, 3, 3), padding=2, dilation=2, groups=128, note="dilated depthwise"),
+    Case("#26266 d8", (4, 128, 32, 32), (128, 1, 3, 3), padding=8, dilation=8, groups=128, note="dilated depthwise"),
+    Case("#23085 k16", (16, 64, 512), (64, 1, 16), padding=8, groups=64, note="depthwise 1-D, kernel 16"),
+    Case("#23085 k64", (16, 64, 512), (64, 1, 64), padding=32, groups=64, note="depthwise 1-D, kernel 64"),
+    Case("#12868", (4, 64, 28, 28), (64, 2, 3, 3), padding=1, groups=32, kind="loop", note="convolution in a loop"),
+    Case("#1606", (256, 8, 16, 16), (16, 8, 3, 3), padding=1, kind="per example", note="vmap(grad), batch 256"),
+)
+
+SETS = {"study": STUDY, "held-out": HELD_OUT, "cliffs": CLIFFS}
+
+
+def growth(quick: bool = False) -> dict[str, list[tuple[int, Case]]]:
+    """A layer that grows along one axis at a time."""
+    base = {"batch": 8, "channels": 32, "image": 32, "kernel": 3}
+    axes = {
+        "batch": (1, 4, 16, 64),
+        "channels": (8, 32, 128, 256),
+        "image": (16, 32, 64, 128),
+        "kernel": (1, 3, 7, 15),
+    }
+
+    def case(**more: int) -> Case:
+        batch, channels, image, kernel = ({**base, **more}[name] for name in base)
+        shape = (batch, channels, image, image)
+        return Case("growth", shape, (channels, channels, kernel, kernel), padding=kernel // 2)
+
+    return {
+        axis: [(value, case(**{axis: value})) for value in (values[:2] if quick else values)]
+        for axis, values in axes.items()
+    }

@@ -1,0 +1,122 @@
+"""What a person sees of the benchmark: a table, geometric means, and plots."""
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+Row = dict[str, Any]
+COLOURS = {"jaxconv": "#1b6ca8", "lax": "#d1495b", "torch": "#edae49", "matmul": "#8a8a8a"}
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """One line a case and quantity: ratios with their quartiles; above 1, jaxconv is faster."""
+    told = Table(title="time of the other / time of jaxconv: median [quartiles]", title_justify="left")
+    others = [name for name in ("lax", "torch", "matmul") if any(name in row["ratio"] for row in rows)]
+    for heading in ("case", "quantity", "jaxconv ms", *others, "temporaries / U", "compile s", "lax s"):
+        told.add_column(heading, justify="left" if heading in ("case", "quantity") else "right")
+    for row in rows:
+        cells = [row["case"], row["quantity"], f"{1e3 * row['median'].get('jaxconv', math.nan):.1f}"]
+        for name in others:
+            cells.append(_told(row["ratio"].get(name)))
+        temporaries = row["temporaries"].get("jaxconv")
+        cells.append("" if temporaries is None else f"{temporaries / row['unfolded']:.2f}")
+        cells += [_seconds(row["compile_seconds"].get(name)) for name in ("jaxconv", "lax")]
+        told.add_row(*cells)
+    return told
+
+
+def _told(ratio: Sequence[float] | None) -> str:
+    if ratio is None:
+        return ""
+    median, low, high = ratio
+    return f"{median:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def means(rows: Iterable[Row]) -> list[str]:
+    """The geometric mean of the ratios, and the smallest one, for each quantity and contender."""
+    found: dict[tuple[str, str], list[tuple[float, str]]] = {}
+    for row in rows:
+        for name, ratio in row["ratio"].items():
+            found.setdefault((row["quantity"], name), []).append((ratio[0], row["case"]))
+    lines = []
+    for (quantity, name), pairs in found.items():
+        mean = math.exp(sum(math.log(value) for value, _ in pairs) / len(pairs))
+        least, case = min(pairs)
+        lines.append(
+            f"{quantity}, {name} / jaxconv: geometric mean {mean:.2f} over {len(pairs)}, least {least:.2f} ({case})"
+        )
+    return lines
+
+
+def bars(rows: Sequence[Row], path: Path, quantity: str = "vjp") -> None:
+    """The ratio of every case, as bars on a logarithmic scale around 1."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    chosen = [row for row in rows if row["quantity"] == quantity]
+    names = [name for name in ("lax", "torch") if any(name in row["ratio"] for row in chosen)]
+    figure, axes = plt.subplots(figsize=(max(6, 0.5 * len(chosen) + 1.5), 3.6))
+    width = 0.8 / len(names)
+    for index, name in enumerate(names):
+        places, heights, below, above = [], [], [], []
+        for place, row in enumerate(chosen):
+            if name in row["ratio"]:
+                median, low, high = row["ratio"][name]
+                places.append(place + (index - (len(names) - 1) / 2) * width)
+                heights.append(median)
+                below.append(median - low)
+                above.append(high - median)
+        axes.bar(
+            places,
+            [height - 1 for height in heights],
+            width,
+            bottom=1,
+            color=COLOURS[name],
+            label=f"{name} / jaxconv",
+            yerr=[below, above],
+            error_kw={"linewidth": 0.8, "ecolor": "#444444"},
+        )
+    axes.set_yscale("log")
+    axes.axhline(1, color="black", linewidth=0.8)
+    axes.set_xticks(range(len(chosen)), [row["case"] for row in chosen], rotation=45, ha="right")
+    axes.set_ylabel("time ratio (above 1: jaxconv is faster)")
+    axes.set_title(f"forward and backward ({quantity})" if quantity == "vjp" else quantity, loc="left")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def lines(series: dict[str, list[tuple[int, Row]]], path: Path) -> None:
+    """Time against one size at a time, a panel each."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(1, len(series), figsize=(3.1 * len(series), 3.1), squeeze=False)
+    for axes, (name, points) in zip(panels[0], series.items(), strict=True):
+        for who in ("jaxconv", "lax", "torch", "matmul"):
+            drawn = [(value, 1e3 * row["median"][who]) for value, row in points if who in row["median"]]
+            if drawn:
+                axes.plot(*zip(*drawn, strict=True), marker="o", markersize=3, color=COLOURS[who], label=who)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xticks([value for value, _ in points], [str(value) for value, _ in points])
+        axes.set_xlabel(name)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0][0].set_ylabel("ms, forward and backward")
+    panels[0][-1].legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)

@@ -1,0 +1,100 @@
+"""Runs rows of the benchmark, and writes down on what machine."""
+
+import datetime
+import os
+import platform
+import statistics
+from collections.abc import Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import jax
+
+from benchmarks.cases import Case
+from benchmarks.contenders import Setting, contender
+from benchmarks.timing import in_turn, ratio
+
+Row = dict[str, Any]
+
+
+def run(
+    cases: Iterable[Case],
+    quantities: Iterable[str],
+    contenders: Iterable[str],
+    *,
+    dtype: str = "float32",
+    channels_last: bool = False,
+    engine: str = "auto",
+    rounds: int = 7,
+    patience: float = 2.0,
+) -> Iterator[Row]:
+    """A row for every case and quantity: seconds and, of XLA's programs, compile time and temporaries."""
+    wanted = tuple(quantities)
+    for case in cases:
+        for quantity in case.quantities:
+            if quantity not in wanted:
+                continue
+            setting = Setting(case, quantity, dtype, channels_last, engine)
+            ready = {name: contender(name, setting) for name in contenders}
+            running = {name: one for name, one in ready.items() if one is not None}
+            seconds = in_turn({name: one.call for name, one in running.items()}, rounds, patience)
+            ours = seconds.get("jaxconv")
+            yield {
+                "case": case.name,
+                "note": case.note,
+                "quantity": quantity,
+                "dtype": dtype,
+                "channels_last": channels_last,
+                "engine": engine,
+                "seconds": seconds,
+                "median": {name: statistics.median(taken) for name, taken in seconds.items()},
+                "ratio": {name: ratio(taken, ours) for name, taken in seconds.items() if ours and name != "jaxconv"},
+                "compile_seconds": {n: one.compile_seconds for n, one in running.items() if one.compile_seconds},
+                "temporaries": {n: one.temporaries for n, one in running.items() if one.temporaries is not None},
+                "unfolded": unfolded_bytes(case, dtype),
+            }
+            jax.clear_caches()
+
+
+def unfolded_bytes(case: Case, dtype: str) -> int:
+    """What U takes, written out."""
+    size = 2 if dtype == "bfloat16" else 8 if dtype == "float64" else 4
+    spatial = case.input[2:]
+    cells = case.input[0] * case.input[1]
+    if case.transposed:
+        cells = case.input[0] * case.weight[1] * case.groups
+    else:
+        spatial = [
+            (n + 2 * case.padding - case.dilation * (k - 1) - 1) // case.stride + 1
+            for n, k in zip(spatial, case.weight[2:], strict=True)
+        ]
+    for count in (*spatial, *case.weight[2:]):
+        cells *= count
+    return cells * size
+
+
+def machine() -> dict[str, Any]:
+    """Where and with what this was measured."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "device": jax.devices()[0].device_kind,
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in ("jax", "jaxlib", "jaxconv", "torch", "numpy")},
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,230 @@
+"""Every engine, in tiles of a few bytes and in both layouts, against torch; and the rule that chooses between them."""
+
+import importlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from geometries import GEOMETRIES, Geometry, geometries
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import export
+from oracle import torch_results
+
+import jaxconv
+from jaxconv import choice
+from jaxconv.convolution import Convolution
+from jaxconv.window import make_window
+
+NAMES = [name for name in choice.ENGINES if name != "auto"]
+BATCHED = [g for g in GEOMETRIES if len(g.input) == g.rank + 2 and 0 not in g.input]
+
+
+def integers(geometry: Geometry, seed: int = 0) -> tuple:
+    """Input, weight, bias and cotangent of small integers, whose sums are exact in any order."""
+    generator = np.random.default_rng(seed)
+    shapes = (geometry.input, geometry.weight, geometry.weight[:1], geometry.output_shape())
+    return tuple(generator.integers(-5, 6, shape).astype(np.float32) for shape in shapes)
+
+
+def check(engine: str, geometry: Geometry, tile: int, last: bool) -> None:
+    """The engine's three functions agree with torch to the bit."""
+    module = importlib.import_module(f"jaxconv.engines.{engine}")
+    options = geometry.options
+    window = make_window(
+        geometry.weight[2:], options.get("stride", 1), geometry.pads(), options.get("dilation", 1), geometry.rank
+    )
+    spatial, single = geometry.input[2:], jnp.dtype("float32")
+    convolution = Convolution(window, spatial, geometry.groups, None, single, single, last, tile=tile)
+
+    def run(input, weight, bias, cotangent):
+        x, g = (convolution.as_given(image) for image in (input, cotangent))
+        output = module.output(convolution, x, weight, bias)
+        by_input = module.input_gradient(convolution, weight, g)
+        shifted = module.input_gradient(convolution, weight, g, jnp.ones(input.shape[1]))
+        by_weight = module.weight_gradient(convolution, x, g)
+        return *(convolution.channels_second(image) for image in (output, by_input, shifted)), by_weight
+
+    arrays = integers(geometry)
+    output, by_input, by_weight, _ = torch_results(geometry, arrays)  # type: ignore[arg-type]
+    expected = (output, by_input, by_input + 1, by_weight)
+    for mine, theirs in zip(jax.jit(run)(*arrays), expected, strict=True):
+        assert mine.dtype == single
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("engine", NAMES)
+@pytest.mark.parametrize("index", range(len(BATCHED)), ids=[g.name for g in BATCHED])
+def test_engine_in_tiles(engine, index):
+    check(engine, BATCHED[index], tile=150, last=index % 2 == 0)
+
+
+@given(geometry=geometries(), engine=st.sampled_from(NAMES), tile=st.sampled_from([1, 300, 2**23]), last=st.booleans())
+@settings(max_examples=40)
+def test_engine_on_drawn_geometries(geometry, engine, tile, last):
+    if len(geometry.input) == geometry.rank + 2 and 0 not in geometry.input:
+        check(engine, geometry, tile, last)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_channels_last_is_a_transpose_of_channels_first(groups):
+    geometry = Geometry("layout", (2, 4, 6, 5), (6, 4 // groups, 3, 2), {"stride": (2, 1), "groups": groups})
+    input, weight, bias, cotangent = map(jnp.asarray, integers(geometry))
+    local = jnp.asarray(np.random.default_rng(1).integers(-5, 6, (*weight.shape, *cotangent.shape[2:])), jnp.float32)
+    options = {"stride": (2, 1), "groups": groups}
+    u = jaxconv.unfold(input, (3, 2), stride=(2, 1))
+    pairs = (
+        (lambda x, **o: jaxconv.conv(x, weight, bias, padding=1, **options, **o), input),
+        (lambda x, **o: jaxconv.conv2d(x[0], weight, padding_mode="circular", padding=1, **options, **o), input),
+        (lambda x, **o: jaxconv.conv_transpose(x, weight, None, **options, **o), cotangent),
+        (lambda x, **o: jaxconv.conv_transpose2d(x[0], weight, None, **options, **o), cotangent),
+        (lambda x, **o: jaxconv.conv_local(x, local, bias, **options, **o), input),
+    )
+    for function, image in pairs:
+        first = function(image)
+        moved = function(jnp.moveaxis(image, 1, -1), data_format="channels_last")
+        np.testing.assert_array_equal(jnp.moveaxis(moved, -1, -3), first)
+    unfolded = jaxconv.unfold(jnp.moveaxis(input, 1, -1), (3, 2), stride=(2, 1), data_format="channels_last")
+    np.testing.assert_array_equal(unfolded, u)
+    folded = jaxconv.fold(u, (6, 5), (3, 2), stride=(2, 1), data_format="channels_last")
+    np.testing.assert_array_equal(jnp.moveaxis(folded, -1, 1), jaxconv.fold(u, (6, 5), (3, 2), stride=(2, 1)))
+
+
+def test_gradients_with_channels_last():
+    geometry = Geometry("layout", (2, 12, 6, 5), (10, 12, 3, 2), {"padding": 1})
+    arrays = integers(geometry)
+    output, by_input, by_weight, by_bias = torch_results(geometry, arrays)  # type: ignore[arg-type]
+    input, weight, bias, cotangent = map(jnp.asarray, arrays)
+    ours, pull = jax.vjp(
+        lambda *a: jaxconv.conv(*a, padding=1, data_format="channels_last"), jnp.moveaxis(input, 1, -1), weight, bias
+    )
+    gradients = pull(jnp.moveaxis(cotangent, 1, -1))
+    np.testing.assert_array_equal(jnp.moveaxis(ours, -1, 1), output)
+    np.testing.assert_array_equal(jnp.moveaxis(gradients[0], -1, 1), by_input)
+    np.testing.assert_array_equal(gradients[1], by_weight)
+    np.testing.assert_array_equal(gradients[2], by_bias)
+
+
+RULE = [
+    # weight, stride, groups: output, input gradient, weight gradient
+    ((64, 64, 3, 3), 1, 1, ("stream", "stream", "stream")),
+    ((64, 3, 7, 7), 2, 1, ("stream", "fold", "stream")),
+    ((256, 128, 3, 3), 2, 1, ("stream", "fold", "stream")),
+    ((16, 256, 3, 3), 1, 1, ("fold", "stream", "fold")),
+    ((48, 3, 3, 3), 1, 1, ("stream", "fold", "stream")),
+    ((64, 64, 5), 1, 1, ("fold", "fold", "stream")),
+    ((144, 1, 3, 3), 1, 144, ("taps", "taps", "taps")),
+    ((128, 4, 3, 3), 2, 32, ("taps", "taps", "taps")),
+    ((64, 256, 1, 1), 1, 1, ("stream", "stream", "stream")),
+]
+
+
+@pytest.mark.parametrize(("weight", "stride", "groups", "expected"), RULE)
+def test_the_rule(weight, stride, groups, expected):
+    window = make_window(weight[2:], stride, 0, 1, len(weight) - 2)
+    convolution = Convolution(window, (32,) * window.rank, groups, None, jnp.float32, jnp.float32)
+    parts = ("output", "input_gradient", "weight_gradient")
+    assert tuple(choice.engine_name(convolution, part, weight) for part in parts) == expected
+
+
+@pytest.mark.parametrize("engine", NAMES)
+def test_a_named_engine_is_the_one_that_runs(engine, monkeypatch):
+    called = []
+    module = importlib.import_module(f"jaxconv.engines.{engine}")
+    for part in ("output", "input_gradient", "weight_gradient"):
+        plain = getattr(module, part)
+        monkeypatch.setattr(module, part, lambda *a, plain=plain, part=part: (called.append(part), plain(*a))[1])
+    jax.clear_caches()
+    input, weight = jnp.ones((1, 3, 7)), jnp.ones((2, 3, 3))
+    jax.vjp(lambda x, w: jaxconv.conv(x, w, engine=engine), input, weight)[1](jnp.ones((1, 2, 5)))
+    assert {"output", "input_gradient", "weight_gradient"} <= set(called)
+    called.clear()
+    jax.vjp(lambda x, w: jaxconv.conv_transpose(x, w, engine=engine), input[:, :2], weight)[1](jnp.ones((1, 3, 9)))
+    assert {"output", "input_gradient", "weight_gradient"} <= set(called)
+    jax.clear_caches()
+
+
+def test_arguments_that_name_a_choice_are_checked():
+    input, weight = jnp.ones((1, 3, 7)), jnp.ones((2, 3, 3))
+    for function in (jaxconv.conv, jaxconv.conv1d):
+        with pytest.raises(ValueError, match=r"`engine` must be one of 'auto', .*, got 'fast'"):
+            function(input, weight, engine="fast")
+    with pytest.raises(ValueError, match=r'`data_format` must be "channels_first" or "channels_last", got \'NHWC\''):
+        jaxconv.conv(input, weight, data_format="NHWC")
+    with pytest.raises(ValueError, match=r"`input` must have 3 channels .*, got 7"):
+        jaxconv.conv(input, weight, data_format="channels_last")
+
+
+@pytest.mark.parametrize(("platform", "loops"), [("cpu", True), ("cuda", False), ("tpu", False)])
+def test_tiles_are_those_of_the_platform_that_is_compiled_for(platform, loops):
+    """Not those of the process, which runs on a CPU: there U is cut into tiles, elsewhere this one is in one piece."""
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((8, 64, 56, 56), (64, 64, 3, 3))]
+    lowered = export.export(jax.jit(lambda x, w: jaxconv.conv(x, w, padding=1)), platforms=[platform])(*shapes)
+    assert ("stablehlo.while" in lowered.mlir_module()) == loops
+
+
+LARGE = [
+    ("r64", (8, 64, 56, 56), (64, 64, 3, 3), {"padding": 1}),
+    ("first layer", (8, 3, 160, 160), (64, 3, 7, 7), {"stride": 2, "padding": 3}),
+    ("signal", (4, 64, 4096), (64, 64, 5), {"padding": 2}),
+    ("depthwise", (4, 96, 56, 56), (96, 1, 5, 5), {"padding": 2, "groups": 96}),
+    ("image", (1, 16, 4096, 4096), (16, 16, 3, 3), {"padding": 1}),
+]
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["channels_first", "channels_last"])
+@pytest.mark.parametrize(("input", "weight", "options"), [case[1:] for case in LARGE], ids=[case[0] for case in LARGE])
+def test_temporaries_are_a_quarter_of_u_at_most(input, weight, options, last):
+    """Of the compiled VJP; and of a large image less than 1.5 times input and output."""
+    layout = "channels_last" if last else "channels_first"
+    shape = (input[0], *input[2:], input[1]) if last else input
+
+    def layer(x, w):
+        return jaxconv.conv(x, w, **options, data_format=layout)
+
+    x, w = jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(weight, jnp.float32)
+    g = jax.eval_shape(layer, x, w)
+    program = jax.jit(lambda x, w, g: (lambda o, pull: (o, pull(g)))(*jax.vjp(layer, x, w))).lower(x, w, g).compile()
+    positions = g.size // weight[0]
+    u = 4 * positions * input[1] * int(np.prod(weight[2:]))
+    assert u > 2**24
+    assert program.memory_analysis().temp_size_in_bytes <= min(u / 4, 1.5 * 4 * (x.size + g.size))
+
+
+SHARDED = """
+import sys, re, jax, jax.numpy as jnp
+from functools import partial
+from jax.sharding import NamedSharding, PartitionSpec as Spec
+from jaxconv.convolution import Convolution
+from jaxconv.window import make_window
+import importlib
+mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+split, whole = NamedSharding(mesh, Spec("batch")), NamedSharding(mesh, Spec())
+window = make_window((3, 3), 1, 1, 1, 2)
+def kinds(function, shapes, shardings, out):
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    text = jax.jit(function, in_shardings=shardings, out_shardings=out).lower(*shapes).compile().as_text()
+    return re.findall(r"= \\S+ (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\\(", text)
+x, w, g = (16, 8, 12, 10), (8, 8, 3, 3), (16, 8, 12, 10)
+for name in sys.argv[1:]:
+    for tile in (2**23, 2**12):
+        engine = importlib.import_module(f"jaxconv.engines.{name}")
+        c = Convolution(window, (12, 10), 1, None, jnp.float32, jnp.float32, tile=tile)
+        print(name, tile,
+            kinds(lambda x, w: engine.output(c, x, w, None), (x, w), (split, whole), split),
+            kinds(partial(engine.input_gradient, c), (w, g), (whole, split), split),
+            kinds(partial(engine.weight_gradient, c), (x, g), (split, split), whole))
+"""
+
+
+def test_a_sharded_batch_stays_where_it_is():
+    """On 8 devices: no collective in the output and the input gradient, and one all-reduce in the weight gradient."""
+    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "PATH": "", "JAX_PLATFORMS": "cpu"}
+    told = subprocess.run(
+        [sys.executable, "-c", SHARDED, *NAMES], capture_output=True, text=True, env=environment, check=True
+    ).stdout
+    expected = [f"{name} {tile} [] [] ['all-reduce']" for name in NAMES for tile in (2**23, 2**12)]
+    assert told.splitlines() == expected
