@@ -137,11 +137,11 @@ def interleaved(phases: Sequence[Array], axis: int) -> Array:
 def each(count: int, step: Callable[[Start, Any], Any], carry: Any) -> Any:
     """`carry = step(index, carry)` for every index; written out where they are few, which runs faster, and else a loop,
     which compiles faster (measured: 49 taps written out take 2 s)."""
-    if count > _WRITTEN_OUT:
+    if count > WRITTEN_OUT:
         return lax.fori_loop(0, count, step, carry)
     for index in range(count):
         carry = step(index, carry)
     return carry
 
 
-_WRITTEN_OUT = 12
+WRITTEN_OUT = 12

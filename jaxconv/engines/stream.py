@@ -26,16 +26,24 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
         *_lead(groups), out_channels // groups, -1
     )
     grid = _grid(convolution, input, out_channels)
+    # A product with the rows of U in front is the faster one, but must be transposed where channels are first: not worth it
+    # where the product is large beside U.
+    rows_first = convolution.channels_last or matrix.shape[-1] > 3 * matrix.shape[-2]
 
     def step(starts, _, result):
         u = _unfold_tile(convolution, grid, input, starts)
-        product = _dot(convolution, u, matrix, u.ndim - 1, u.ndim - 1)
-        product = product.reshape(groups, batch, *grid.shape, out_channels // groups)
-        tile = jnp.moveaxis(product, 0, -2).reshape(batch, *grid.shape, out_channels)
+        if rows_first:
+            product = _dot(convolution, u, matrix, u.ndim - 1, u.ndim - 1)
+            product = product.reshape(groups, batch, *grid.shape, out_channels // groups)
+            tile = jnp.moveaxis(product, 0, -2).reshape(batch, *grid.shape, out_channels)
+            tile = tile if convolution.channels_last else jnp.moveaxis(tile, -1, 1)
+        else:
+            product = _dot(convolution, matrix, u, u.ndim - 1, u.ndim - 1)
+            product = product.reshape(out_channels, batch, *grid.shape)
+            tile = jnp.swapaxes(product, 0, 1)
         if bias is not None:
-            tile = tile + bias.astype(tile.dtype)
+            tile = tile + convolution.along_channels(bias.astype(tile.dtype))
         tile = tile.astype(convolution.result)
-        tile = tile if convolution.channels_last else jnp.moveaxis(tile, -1, 1)
         return put(result, tile, convolution.first_spatial, starts)
 
     result = unwritten(convolution.shape(batch, grid.sizes, out_channels), convolution.result, weight, input)
@@ -65,9 +73,14 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
         first = convolution.first_spatial
         ends = [(0, size - length) for size, length in zip(grid.sizes, grid.shape, strict=True)]
         tile = cut(cotangent, first, starts, grid.shape, ends)
-        tile = _to_rows(convolution, grid.only_new(tile, starts, begun, first))
-        tile = tile.reshape(*u.shape[:-1], out_channels // groups)
-        return total + _dot(convolution, tile, u, u.ndim - 2, u.ndim - 2)
+        tile = grid.only_new(tile, starts, begun, first)
+        if convolution.channels_last:
+            tile = _to_rows(convolution, tile).reshape(*u.shape[:-1], out_channels // groups)
+            return total + _dot(convolution, tile, u, u.ndim - 2, u.ndim - 2)
+        # (g, q, rows): no entry is moved further than its image.
+        tile = jnp.moveaxis(tile.reshape(tile.shape[0], groups, -1, *grid.shape), 0, 2)
+        tile = tile.reshape(*_lead(groups), out_channels // groups, u.shape[-2])
+        return total + _dot(convolution, tile, u, u.ndim - 1, u.ndim - 2)
 
     columns = in_channels // groups * convolution.window.taps
     total = blank((*_lead(groups), out_channels // groups, columns), convolution.accumulate, input, cotangent)

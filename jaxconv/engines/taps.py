@@ -2,117 +2,136 @@
 
 With one or a few channels a group, as in depthwise layers, a product has nothing to share between rows, and its time would
 be U's. Here a tile of the output is one fused loop over positions, which adds up every tap's shifted input times its weight,
-so that nothing is written but the output. Eq. 4 is one reduction a tap.
+so that nothing is written but the output. Eq. 4 is one reduction a tap. Tiles are some of the groups, and whole in space.
 """
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
-from jaxconv.tiles import Start, blank, cut, each, interleaved, put, tiles, unwritten
+from jaxconv.tiles import WRITTEN_OUT, Start, Tiles, blank, each, interleaved, put, tiles, unwritten
 from jaxconv.window import Taps, backward_reach, backward_taps, forward_taps
 
 
 def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None) -> Array:
     """Eq. 2, summed tap by tap."""
-    window, groups, first = convolution.window, convolution.groups, convolution.first_spatial
-    batch, _, channels = convolution.sizes(input)
-    weight = weight.reshape(groups, -1, *weight.shape[1:])
-    out_channels = groups * weight.shape[1]
-    bytes_a_position = batch * max(channels, out_channels) * jnp.dtype(convolution.accumulate).itemsize
-    grid = tiles(
-        convolution.out_spatial,
-        bytes_a_position * math.prod(window.stride),
-        convolution.tile,
-    )
+    window = convolution.window
+    weight = weight.reshape(convolution.groups, -1, *weight.shape[1:])
     taps = [forward_taps(window, axis) for axis in range(window.rank)]
 
-    def step(starts, _, result):
-        begins, sizes, bounds = window.cells(starts, grid.shape, grid.sizes)
-        part = cut(input, first, begins, sizes, bounds).astype(convolution.accumulate)
-        tile = _image(convolution, _sum(convolution, part, weight, taps, grid.shape), bias)
-        return put(result, tile, first, starts)
+    def sums(image, weight):
+        return _sum(convolution, _padded(image, window.padding, convolution), weight, taps, convolution.out_spatial)
 
-    result = unwritten(convolution.shape(batch, grid.sizes, out_channels), convolution.result, weight, input)
-    return grid.walk(step, result)
+    return _by_groups(convolution, sums, input, weight, convolution.out_spatial, bias)
 
 
 def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:
     """Eq. 3 and fold: every phase of the stride has taps of its own."""
-    window, groups, first = convolution.window, convolution.groups, convolution.first_spatial
-    batch, _, out_channels = convolution.sizes(cotangent)
-    weight = jnp.swapaxes(weight.reshape(groups, -1, *weight.shape[1:]), 1, 2)
-    in_channels = groups * weight.shape[1]
+    window, first = convolution.window, 1 if convolution.channels_last else 3
+    weight = jnp.swapaxes(weight.reshape(convolution.groups, -1, *weight.shape[1:]), 1, 2)
     blocks = tuple(-(-size // stride) for size, stride in zip(convolution.spatial, window.stride, strict=True))
-    bytes_a_block = batch * max(in_channels * math.prod(window.stride), out_channels)
-    grid = tiles(
-        blocks,
-        bytes_a_block * jnp.dtype(convolution.accumulate).itemsize,
-        convolution.tile,
-    )
-    reaches = [backward_reach(window, axis) for axis in range(window.rank)]
+    sides = []
+    for axis, (count, size) in enumerate(zip(blocks, convolution.out_spatial, strict=True)):
+        near, far = backward_reach(window, axis)
+        sides.append((-near, count + far - size))
 
-    def step(starts, _, result):
-        begins = [start + near for start, (near, _) in zip(starts, reaches, strict=True)]
-        sizes = [length + far - near for length, (near, far) in zip(grid.shape, reaches, strict=True)]
-        bounds = [
-            (near, near + size - length)
-            for (near, _), size, length in zip(reaches, grid.sizes, grid.shape, strict=True)
-        ]
-        part = cut(cotangent, first, begins, sizes, bounds).astype(convolution.accumulate)
+    def sums(image, weight):
+        image = _padded(image, sides, convolution)
 
         def phases(axis: int, taps: list[Taps]) -> Array:
             if axis == window.rank:
-                return _sum(convolution, part, weight, taps, grid.shape)
+                return _sum(convolution, image, weight, taps, blocks)
             own = [phases(axis + 1, [*taps, backward_taps(window, axis, at)]) for at in range(window.stride[axis])]
-            return interleaved(own, axis + (1 if convolution.channels_last else 3))
+            return lax.slice_in_dim(interleaved(own, first + axis), 0, convolution.spatial[axis], 1, first + axis)
 
-        begins = [start * stride for start, stride in zip(starts, window.stride, strict=True)]
-        return put(result, _image(convolution, phases(0, []), bias), first, begins)
+        return phases(0, [])
 
-    whole = tuple(count * stride for count, stride in zip(blocks, window.stride, strict=True))
-    result = unwritten(convolution.shape(batch, whole, in_channels), convolution.result, weight[::-1], cotangent)
-    result = grid.walk(step, result)
-    return lax.slice(result, (0,) * result.ndim, convolution.shape(batch, convolution.spatial, in_channels))
+    return _by_groups(convolution, sums, cotangent, weight, convolution.spatial, bias)
 
 
 def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
     """Eq. 4, one sum a tap and channel of the group."""
-    window, groups, first = convolution.window, convolution.groups, convolution.first_spatial
-    batch, _, channels = convolution.sizes(input)
-    out_channels = convolution.sizes(cotangent)[2]
-    inner = channels // groups
-    # Every tap that is written out has its own copy of what it sees.
-    bytes_a_position = batch * max(channels, out_channels) * jnp.dtype(convolution.accumulate).itemsize * 8
-    grid = tiles(
-        convolution.out_spatial,
-        bytes_a_position * math.prod(window.stride),
-        convolution.tile,
-    )
+    window, groups = convolution.window, convolution.groups
+    inner, outer = (convolution.sizes(image)[2] // groups for image in (input, cotangent))
     taps = [forward_taps(window, axis) for axis in range(window.rank)]
+    terms = inner * window.taps
 
-    def step(starts, begun, total):
-        begins, sizes, bounds = window.cells(starts, grid.shape, grid.sizes)
-        part = _first(convolution, cut(input, first, begins, sizes, bounds)).astype(convolution.accumulate)
-        ends = [(0, size - length) for size, length in zip(grid.sizes, grid.shape, strict=True)]
-        tile = grid.only_new(cut(cotangent, first, starts, grid.shape, ends), starts, begun, first)
-        tile = _first(convolution, tile).astype(convolution.accumulate)
+    def step(starts, _, total):
+        seen, other = (
+            _channels_second(convolution, image, starts[0], grid.shape[0]).astype(convolution.accumulate)
+            for image in (input, cotangent)
+        )
+        seen = lax.pad(seen, jnp.zeros((), seen.dtype), [(0, 0, 0)] * 3 + [(*pair, 0) for pair in window.padding])
 
-        def add(index, total):
+        def add(index, sums):
             channel, *at = _place(index, (inner, *window.kernel))
-            seen = _seen(part, 2, channel, 3, taps, at, grid.shape)
-            sums = jnp.sum(seen * tile, axis=(0, *range(3, tile.ndim)))
-            return lax.dynamic_update_index_in_dim(total, total[index] + sums, index, 0)
+            products = _seen(seen, 2, channel, 3, taps, at, convolution.out_spatial) * other
+            return lax.dynamic_update_index_in_dim(
+                sums, jnp.sum(products, axis=(0, *range(3, products.ndim))), index, 0
+            )
 
-        return each(inner * window.taps, add, total)
+        sums = each(terms, add, blank((terms, grid.shape[0], outer), convolution.accumulate, seen, other))
+        return put(total, sums, 1, starts)
 
-    total = blank((inner * window.taps, groups, out_channels // groups), convolution.accumulate, input, cotangent)
-    total = grid.walk(step, total).reshape(inner, *window.kernel, out_channels)
+    # Every tap that is written out has a copy of what it sees.
+    copies = terms if terms <= WRITTEN_OUT else 1
+    cells = inner * math.prod(convolution.spatial) + copies * outer * math.prod(convolution.out_spatial)
+    grid = _grid(convolution, input.shape[0] * cells)
+    total = blank((terms, groups, outer), convolution.accumulate, input, cotangent)
+    total = grid.walk(step, total).reshape(inner, *window.kernel, groups * outer)
     return jnp.moveaxis(total, -1, 0).astype(convolution.result)
+
+
+def _grid(convolution: Convolution, cells: int) -> Tiles:
+    """Tiles along the groups, which do not see each other, of images whole; `cells` is what a group needs."""
+    return tiles((convolution.groups,), cells * jnp.dtype(convolution.accumulate).itemsize, convolution.tile)
+
+
+def _by_groups(
+    convolution: Convolution,
+    sums: Callable[[Array, Array], Array],
+    image: Array,
+    weight: Array,
+    spatial: tuple[int, ...],
+    bias: Array | None,
+) -> Array:
+    """`sums` of an image and a weight (g, results, channels, *k), some groups at a time, as an image."""
+    batch, old, _ = convolution.sizes(image)
+    groups, results, channels = weight.shape[:3]
+    grid = _grid(convolution, batch * (channels * math.prod(old) + results * math.prod(spatial)))
+    axis = image.ndim - 1 if convolution.channels_last else 1
+
+    def step(starts, _, result):
+        part = lax.dynamic_slice_in_dim(image, starts[0] * channels, grid.shape[0] * channels, axis)
+        own = lax.dynamic_slice_in_dim(weight, starts[0], grid.shape[0], 0)
+        tile = _image(convolution, sums(part.astype(convolution.accumulate), own))
+        if bias is not None:
+            entries = lax.dynamic_slice_in_dim(bias, starts[0] * results, grid.shape[0] * results, 0)
+            tile = tile + convolution.along_channels(entries.astype(tile.dtype))
+        return put(result, tile.astype(convolution.result), axis, [starts[0] * results])
+
+    result = unwritten(convolution.shape(batch, spatial, groups * results), convolution.result, weight, image)
+    return grid.walk(step, result)
+
+
+def _padded(image: Array, sides: Sequence[tuple[int, int]], convolution: Convolution) -> Array:
+    """An image with so many cells of zeros, or so many cells less, on every axis."""
+    first = convolution.first_spatial
+    zeros = [(0, 0, 0)] * image.ndim
+    zeros[first : first + len(sides)] = [(*pair, 0) for pair in sides]
+    return lax.pad(image, jnp.zeros((), image.dtype), zeros)
+
+
+def _channels_second(convolution: Convolution, image: Array, start: Start, count: int) -> Array:
+    """Some groups of an image as (N, g, channels of a group, *spatial)."""
+    axis = image.ndim - 1 if convolution.channels_last else 1
+    width = image.shape[axis] // convolution.groups
+    part = convolution.channels_second(lax.dynamic_slice_in_dim(image, start * width, count * width, axis))
+    return part.reshape(part.shape[0], count, width, *part.shape[2:])
 
 
 def _place(index: Start, sizes: Sequence[int]) -> list[Start]:
@@ -143,7 +162,7 @@ def _seen(
 
 def _sum(convolution: Convolution, part: Array, weight: Array, taps: Sequence[Taps], shape: Sequence[int]) -> Array:
     """The sum over taps, and channels of the group, of what they see times the weight (g, results, channels, *k)."""
-    groups, rank = convolution.groups, convolution.window.rank
+    groups, rank = weight.shape[0], convolution.window.rank
     batch, spatial, _ = convolution.sizes(part)
     last = convolution.channels_last
     part = part.reshape(batch, *spatial, groups, -1) if last else part.reshape(batch, groups, -1, *spatial)
@@ -178,16 +197,7 @@ def _sum(convolution: Convolution, part: Array, weight: Array, taps: Sequence[Ta
 _TERMS = 64
 
 
-def _first(convolution: Convolution, image: Array) -> Array:
-    """An image as (N, g, channels of a group, *spatial)."""
-    image = jnp.moveaxis(image, -1, 1) if convolution.channels_last else image
-    return image.reshape(image.shape[0], convolution.groups, -1, *image.shape[2:])
-
-
-def _image(convolution: Convolution, sums: Array, bias: Array | None) -> Array:
-    """Sums (N, g, channels, *spatial), or (N, *spatial, g, channels), as an image, rounded."""
+def _image(convolution: Convolution, sums: Array) -> Array:
+    """Sums (N, g, channels, *spatial), or (N, *spatial, g, channels), as an image."""
     last = convolution.channels_last
-    image = sums.reshape(*sums.shape[:-2], -1) if last else sums.reshape(sums.shape[0], -1, *sums.shape[3:])
-    if bias is not None:
-        image = image + convolution.along_channels(bias.astype(image.dtype))
-    return image.astype(convolution.result)
+    return sums.reshape(*sums.shape[:-2], -1) if last else sums.reshape(sums.shape[0], -1, *sums.shape[3:])
