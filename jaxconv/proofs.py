@@ -64,13 +64,17 @@ def engine_names() -> tuple[str, ...]:
 def proofs() -> Iterator[Proof]:
     """Everything that is to be proven, one statement after the other."""
     yield from _of_formulas()
+    named = [geometry for rank in (1, 2, 3) for geometry in [g for g in GEOMETRIES if g.rank == rank][:2]]
     for geometry in GEOMETRIES:
         yield from _of_unfold_and_fold(geometry)
         yield from _of_conv("conv", jaxconv.conv, geometry)
-        yield from _of_conv(f"conv{geometry.rank}d", getattr(jaxconv, f"conv{geometry.rank}d"), geometry)
         yield from _of_conv_transpose("conv_transpose", jaxconv.conv_transpose, geometry)
-        name = f"conv_transpose{geometry.rank}d"
-        yield from _of_conv_transpose(name, getattr(jaxconv, name), geometry)
+        if geometry in named:
+            # conv1d and its like only name the rank: twice is enough.
+            name = f"conv{geometry.rank}d"
+            yield from _of_conv(name, getattr(jaxconv, name), geometry)
+            name = f"conv_transpose{geometry.rank}d"
+            yield from _of_conv_transpose(name, getattr(jaxconv, name), geometry)
         yield from _of_conv_local(geometry)
         for name in engine_names():
             yield from _of_engine(name, geometry)

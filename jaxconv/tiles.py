@@ -101,6 +101,14 @@ def cut(image: Array, first_axis: int, starts: Sequence[Start], sizes: Sequence[
     return lax.slice(part, taken, ends)
 
 
+def piece(array: Array, start: Start, length: int, axis: int, stride: int = 1) -> Array:
+    """`length` positions of one axis, `stride` apart, from `start` on."""
+    cells = stride * (length - 1) + 1
+    if isinstance(start, int):
+        return lax.slice_in_dim(array, start, start + cells, stride, axis)
+    return lax.slice_in_dim(lax.dynamic_slice_in_dim(array, start, cells, axis), 0, None, stride, axis)
+
+
 def put(image: Array, tile: Array, first_axis: int, starts: Sequence[Start]) -> Array:
     """`image` with `tile` in it from `starts` on; where the tile is all of the image, the tile."""
     if image.shape == tile.shape:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from oracle import assert_right, forward_and_backward, lax_conv, torch_results
 
 import jaxconv
+from jaxconv.choice import ENGINES
 from jaxconv.rounding import error_bound
 
 NAMED = pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda g: g.name)
@@ -30,11 +31,16 @@ def test_torch_agrees_on_named_geometries(geometry, dtype):
     assert_right(geometry, arrays, run(geometry, arrays), dtype)
 
 
-@given(geometry=geometries(), dtype=st.sampled_from(DTYPES), seed=st.integers(0, 99))
-@settings(max_examples=80)
-def test_torch_agrees_on_drawn_geometries(geometry, dtype, seed):
+@given(
+    geometry=geometries(),
+    dtype=st.sampled_from(DTYPES),
+    engine=st.sampled_from(ENGINES),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=60)
+def test_torch_agrees_on_drawn_geometries(geometry, dtype, engine, seed):
     arrays = geometry.arrays(dtype, seed)
-    assert_right(geometry, arrays, run(geometry, arrays), dtype)
+    assert_right(geometry, arrays, run(geometry, arrays, engine=engine), dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: np.dtype(d).name)

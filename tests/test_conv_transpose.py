@@ -1,5 +1,6 @@
 """Transposed convolution against torch, against the adjoint of conv, and what it refuses."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from oracle import double_sided, forward_and_backward
 
 import jaxconv
+from jaxconv.choice import ENGINES
 from jaxconv.rounding import error_bound
 
 TORCH: dict[int, Any] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -52,16 +54,18 @@ def torch_results(arrays, cotangent, options):
 @given(
     call=calls(),
     dtype=st.sampled_from([np.float64, np.float32, jnp.bfloat16, np.float16, np.complex64]),
+    engine=st.sampled_from(ENGINES),
     seed=st.integers(0, 9),
 )
 @settings(max_examples=50)
-def test_torch_agrees(call, dtype, seed):
+def test_torch_agrees(call, dtype, engine, seed):
     shapes, options = call
     generator = np.random.default_rng(seed)
     arrays = tuple(normal(generator, shape, dtype) for shape in shapes)
     output = jax.eval_shape(lambda *a: jaxconv.conv_transpose(*a, **options), *arrays)
     cotangent = normal(generator, output.shape, dtype)
-    results = forward_and_backward(lambda *a: jaxconv.conv_transpose(*a, **options), (*arrays, cotangent))
+    function = partial(jaxconv.conv_transpose, **options, engine=engine)
+    results = forward_and_backward(function, (*arrays, cotangent))
     truth = torch_results(arrays, cotangent, options)
     magnitudes = torch_results([abs(array) for array in arrays], abs(cotangent), options)
     taps, positions = int(np.prod(shapes[1][2:])), int(np.prod(output.shape))

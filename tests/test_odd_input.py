@@ -93,7 +93,7 @@ def drawn(shapes):
 @given(layer=layers())
 @example(layer=(2, ((1, 3, 5, 5), (4, 3, 3, 3), None), {"stride": 2, "padding": "same", "dilation": 1, "groups": 1}))
 @example(layer=(1, ((0, 2, 1), (2, 2, 2), (2,)), {"stride": 1, "padding": 1, "dilation": 2, "groups": 1}))
-@settings(max_examples=120)
+@settings(max_examples=80)
 def test_conv(layer):
     rank, shapes, options = layer
     ours = getattr(jaxconv, f"conv{rank}d")
@@ -111,7 +111,7 @@ def out_of_bounds(rank, stride, dilation, output_padding, **others):
 
 
 @given(layer=layers(), data=st.data())
-@settings(max_examples=90)
+@settings(max_examples=60)
 def test_conv_transpose(layer, data):
     rank, (input, weight, bias), options = layer
     if isinstance(options["padding"], str):
@@ -134,7 +134,7 @@ def test_conv_transpose(layer, data):
 
 
 @given(data=st.data())
-@settings(max_examples=100)
+@settings(max_examples=60)
 def test_unfold(data):
     shape = data.draw(
         st.sampled_from([(2, 3, 5, 4), (3, 5, 4), (0, 2, 4, 4), (2, 3, 5), (2, 0, 4, 4), (1, 2, 3, 3, 3)])
@@ -146,7 +146,7 @@ def test_unfold(data):
 
 
 @given(data=st.data())
-@settings(max_examples=100)
+@settings(max_examples=60)
 def test_fold(data):
     options = {name: data.draw(setting(2, low, 2)) for name, low in (("dilation", 1), ("padding", 0), ("stride", 1))}
     options = {name: value for name, value in options.items() if not (isinstance(value, tuple) and len(value) != 2)}

@@ -174,7 +174,7 @@ def convolutions(draw):
 
 
 @given(case=convolutions())
-@settings(max_examples=45)
+@settings(max_examples=32)
 def test_conv_general_dilated(case):
     compared_drop_ins("conv_general_dilated", *case)
 
@@ -248,7 +248,7 @@ def patches(draw):
 
 
 @given(case=patches())
-@settings(max_examples=40)
+@settings(max_examples=28)
 def test_conv_general_dilated_patches(case):
     compared_drop_ins("conv_general_dilated_patches", *case)
 

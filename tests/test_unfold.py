@@ -49,7 +49,7 @@ def test_unfold_is_its_definition(geometry):
 
 
 @given(geometry=geometries())
-@settings(max_examples=30)
+@settings(max_examples=20)
 def test_fold_is_the_adjoint_of_unfold(geometry):
     """<unfold(x), u> = <x, fold(u)>, with small integers so that both sides are exact."""
     generator = np.random.default_rng(2)

@@ -13,7 +13,7 @@ from jax import Array, lax
 
 from jaxconv.convolution import Convolution
 from jaxconv.engines import stream
-from jaxconv.tiles import Start, cut, each, interleaved, put, tiles, unwritten
+from jaxconv.tiles import Start, cut, each, interleaved, piece, put, tiles, unwritten
 from jaxconv.window import Taps, backward_reach, backward_taps, forward_taps
 
 
@@ -116,9 +116,8 @@ def _sum(convolution: Convolution, axis: int, products: Array, taps: Taps, lengt
     spatial_axis = _spatial_axis(convolution, axis, axis)
 
     def part(index: Start) -> Array:
-        one = lax.dynamic_index_in_dim(products, taps.first + taps.step * index, tap_axis, keepdims=False)
-        seen = lax.dynamic_slice_in_dim(one, taps.at + taps.shift * index, taps.stride * (length - 1) + 1, spatial_axis)
-        return lax.slice_in_dim(seen, 0, None, taps.stride, spatial_axis)
+        one = lax.squeeze(piece(products, taps.first + taps.step * index, 1, tap_axis), [tap_axis])
+        return piece(one, taps.at + taps.shift * index, length, spatial_axis, taps.stride)
 
     if not taps.count:
         return jnp.zeros_like(part(0))

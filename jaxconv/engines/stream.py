@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
-from jaxconv.tiles import Start, Tiles, blank, cut, each, put, tiles, unwritten
+from jaxconv.tiles import Start, Tiles, blank, cut, each, piece, put, tiles, unwritten
 from jaxconv.window import Window
 
 
@@ -100,9 +100,9 @@ def _dot(convolution: Convolution, left: Array, right: Array, left_axis: int, ri
 
 
 def _grid(convolution: Convolution, input: Array, out_channels: int) -> Tiles:
-    """Tiles whose rows of U, and of the output, are of the size that is asked for."""
+    """Tiles whose part of U, and half of whose part of the output, is of the size that is asked for."""
     batch, _, channels = convolution.sizes(input)
-    row = batch * max(channels * convolution.window.taps, out_channels) * input.dtype.itemsize
+    row = batch * max(channels * convolution.window.taps, out_channels // 2) * input.dtype.itemsize
     return tiles(convolution.out_spatial, row, convolution.tile)
 
 
@@ -144,6 +144,4 @@ def _unfold_tile(convolution: Convolution, grid: Tiles, input: Array, starts: tu
 
 def _tap(window: Window, axis: int, length: int, rows: Array, tap: Start) -> Array:
     """What one tap of an axis sees: every `stride`-th of the positions from its own on."""
-    stride, at = window.stride[axis], 2 + axis
-    seen = lax.dynamic_slice_in_dim(rows, tap * window.dilation[axis], (length - 1) * stride + 1, at)
-    return lax.slice_in_dim(seen, 0, None, stride, at)
+    return piece(rows, tap * window.dilation[axis], length, 2 + axis, window.stride[axis])

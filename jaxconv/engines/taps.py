@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
-from jaxconv.tiles import WRITTEN_OUT, Start, Tiles, blank, each, interleaved, put, tiles, unwritten
+from jaxconv.tiles import WRITTEN_OUT, Start, Tiles, blank, each, interleaved, piece, put, tiles, unwritten
 from jaxconv.window import Taps, backward_reach, backward_taps, forward_taps
 
 
@@ -46,7 +46,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
             if axis == window.rank:
                 return _sum(convolution, image, weight, taps, blocks)
             own = [phases(axis + 1, [*taps, backward_taps(window, axis, at)]) for at in range(window.stride[axis])]
-            return lax.slice_in_dim(interleaved(own, first + axis), 0, convolution.spatial[axis], 1, first + axis)
+            return piece(interleaved(own, first + axis), 0, convolution.spatial[axis], first + axis)
 
         return phases(0, [])
 
@@ -106,11 +106,11 @@ def _by_groups(
     axis = image.ndim - 1 if convolution.channels_last else 1
 
     def step(starts, _, result):
-        part = lax.dynamic_slice_in_dim(image, starts[0] * channels, grid.shape[0] * channels, axis)
-        own = lax.dynamic_slice_in_dim(weight, starts[0], grid.shape[0], 0)
+        part = piece(image, starts[0] * channels, grid.shape[0] * channels, axis)
+        own = piece(weight, starts[0], grid.shape[0], 0)
         tile = _image(convolution, sums(part.astype(convolution.accumulate), own))
         if bias is not None:
-            entries = lax.dynamic_slice_in_dim(bias, starts[0] * results, grid.shape[0] * results, 0)
+            entries = piece(bias, starts[0] * results, grid.shape[0] * results, 0)
             tile = tile + convolution.along_channels(entries.astype(tile.dtype))
         return put(result, tile.astype(convolution.result), axis, [starts[0] * results])
 
@@ -130,7 +130,7 @@ def _channels_second(convolution: Convolution, image: Array, start: Start, count
     """Some groups of an image as (N, g, channels of a group, *spatial)."""
     axis = image.ndim - 1 if convolution.channels_last else 1
     width = image.shape[axis] // convolution.groups
-    part = convolution.channels_second(lax.dynamic_slice_in_dim(image, start * width, count * width, axis))
+    part = convolution.channels_second(piece(image, start * width, count * width, axis))
     return part.reshape(part.shape[0], count, width, *part.shape[2:])
 
 
@@ -153,10 +153,9 @@ def _seen(
     shape: Sequence[int],
 ) -> Array:
     """What one tap sees of one channel of every group: `shape` positions, and a channel axis of one."""
-    part = lax.dynamic_slice_in_dim(part, channel, 1, channel_axis)
+    part = piece(part, channel, 1, channel_axis)
     for axis, (some, index, length) in enumerate(zip(taps, at, shape, strict=True), first):
-        part = lax.dynamic_slice_in_dim(part, some.at + some.shift * index, some.stride * (length - 1) + 1, axis)
-        part = lax.slice_in_dim(part, 0, None, some.stride, axis)
+        part = piece(part, some.at + some.shift * index, length, axis, some.stride)
     return part
 
 
@@ -173,7 +172,9 @@ def _sum(convolution: Convolution, part: Array, weight: Array, taps: Sequence[Ta
         channel, *at = place
         seen = _seen(part, 2 + rank if last else 2, channel, 1 if last else 3, taps, at, shape)
         entries = [channel, *(some.first + some.step * index for some, index in zip(taps, at, strict=True))]
-        factor = lax.dynamic_slice(weight, (0, 0, *entries), (*weight.shape[:2], *(1,) * len(entries)))
+        factor = weight
+        for axis, entry in enumerate(entries, 2):
+            factor = piece(factor, entry, 1, axis)
         factor = factor.reshape(*weight.shape[:2], *(() if last else (1,) * rank))
         return seen * factor
 

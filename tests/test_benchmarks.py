@@ -1,0 +1,113 @@
+"""The benchmark times the same thing of every contender, in turn, and says what it found."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import cases, report
+from benchmarks.cases import Case
+from benchmarks.contenders import Setting, contender
+from benchmarks.runner import unfolded_bytes
+from benchmarks.timing import in_turn, ratio
+
+TINY = (
+    Case("layer", (2, 4, 7, 6), (6, 2, 3, 3), 2, 1, 1, 2),
+    Case("dilated", (2, 4, 17), (6, 4, 3), 1, 2, 2),
+    Case("transposed", (2, 4, 5, 4), (4, 6, 3, 3), 2, 1, transposed=True),
+    Case("examples", (3, 4, 6, 6), (5, 4, 3, 3), padding=1, kind="per example"),
+    Case("loop", (2, 4, 6, 6), (4, 2, 3, 3), padding=1, groups=2, kind="loop"),
+)
+
+
+def flat(results) -> list[np.ndarray]:
+    return [np.asarray(array) for array in jax.tree.leaves(results) if array is not None]
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["channels_first", "channels_last"])
+@pytest.mark.parametrize("case", TINY, ids=lambda case: case.name)
+def test_contenders_compute_the_same(case, last):
+    for quantity in case.quantities:
+        setting = Setting(case, quantity, "float32", last)
+        expected = flat(contender("lax", setting).call())  # type: ignore[union-attr]
+        assert expected
+        for name in ("jaxconv", "torch"):
+            other = contender(name, setting)
+            if other is None:
+                assert (name, case.kind) == ("torch", "loop")
+                continue
+            results = flat(other.call())
+            for mine, theirs in zip(results, expected, strict=True):
+                # torch's images stand channels first, whatever their layout in memory.
+                shown = np.moveaxis(mine, 1, -1) if last and mine.shape != theirs.shape else mine
+                np.testing.assert_allclose(shown, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+
+
+def test_a_bare_product_has_the_flops_of_the_layer():
+    for case in TINY[:3]:
+        one, all_three = (
+            contender("matmul", Setting(case, quantity, "float32", False)) for quantity in ("weight gradient", "vjp")
+        )
+        assert flat(one.call())[0].size == np.prod(case.weight)  # type: ignore[union-attr]
+        assert len(flat(all_three.call())) == 3  # type: ignore[union-attr]
+
+
+def test_contenders_take_turns_and_slow_ones_are_called_once(monkeypatch):
+    called, clock = [], [0.0]
+    costs = {"a": 1.0, "b": 2.0, "slow": 50.0}
+
+    def calling(name):
+        def call():
+            called.append(name)
+            clock[0] += costs[name]
+
+        return call
+
+    monkeypatch.setattr("benchmarks.timing.time.perf_counter", lambda: clock[0])
+    seconds = in_turn({name: calling(name) for name in costs}, rounds=3, patience=10)
+    assert seconds == {"a": [1.0] * 3, "b": [2.0] * 3, "slow": [50.0]}
+    # After two calls each to begin with: an untimed and a timed one in turn, the first to go changing.
+    assert called[6:] == ["a", "a", "b", "b", "b", "b", "a", "a", "a", "a", "b", "b"]
+
+
+def test_ratios():
+    assert ratio([2.0, 4.0, 9.0], [1.0, 2.0, 3.0]) == (2.0, 2.0, 2.5)
+    assert ratio([6.0], [1.0, 2.0, 3.0]) == (3.0, 2.5, 4.5)
+    rows = [{"case": name, "quantity": "vjp", "ratio": {"lax": (value, 0, 0)}} for name, value in (("x", 2), ("y", 8))]
+    assert report.means(rows) == ["vjp, lax / jaxconv: geometric mean 4.00 over 2, least 2.00 (x)"]
+
+
+def test_unfolded_bytes():
+    assert unfolded_bytes(TINY[0], "float32") == 4 * 2 * 4 * 9 * 4 * 3
+    assert unfolded_bytes(TINY[1], "float64") == 8 * 2 * 4 * 3 * 17
+    assert unfolded_bytes(TINY[2], "bfloat16") == 2 * 2 * 6 * 9 * 5 * 4
+
+
+def test_the_command(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(cases.SETS, "tiny", TINY[:1])
+    file, plot = tmp_path / "rows.json", tmp_path / "bars.png"
+    arguments = ["run", "tiny", "--rounds", "2", "--quantities", "vjp", "--json", str(file), "--plot", str(plot)]
+    assert command.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "vjp, lax / jaxconv: geometric mean" in printed
+    told = json.loads(file.read_text())
+    assert told["machine"]["versions"]["jax"] == jax.__version__
+    (row,) = told["rows"]
+    assert set(row["median"]) == {"jaxconv", "lax", "torch", "matmul"}
+    assert len(row["seconds"]["jaxconv"]) == 2
+    assert plot.stat().st_size > 1000
+    assert command.main(["plot", str(file), "--to", str(tmp_path / "again.png")]) == 0
+    with pytest.raises(SystemExit, match="no case or set is named 'r65'"):
+        command.main(["run", "r65"])
+    assert command.main(["list"]) == 0
+    assert "#13800" in capsys.readouterr().out
+
+
+def test_growth_is_along_one_axis_at_a_time():
+    for axis, points in cases.growth().items():
+        values = [value for value, _ in points]
+        assert values == sorted(values)
+        shapes = {(case.input, case.weight) for _, case in points}
+        assert len(shapes) == len(values), axis
