@@ -40,9 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     drawn.add_argument("files", nargs="+", type=Path)
     drawn.add_argument("--quantity", choices=QUANTITIES, default="vjp")
     drawn.add_argument("--to", type=Path, required=True)
+    told = commands.add_parser("markdown", help="a table for a document from files that `run --json` wrote")
+    told.add_argument("files", nargs="+", type=Path)
     commands.add_parser("list", help="the cases")
     options = parser.parse_args(arguments)
-    return {"run": _run, "growth": _growth, "plot": _plot, "list": _list}[options.command](options)
+    command = {"run": _run, "growth": _growth, "plot": _plot, "markdown": _markdown, "list": _list}[options.command]
+    return command(options)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -72,9 +75,18 @@ def _growth(options: argparse.Namespace) -> int:
 
 
 def _plot(options: argparse.Namespace) -> int:
-    rows = [row for file in options.files for row in json.loads(file.read_text())["rows"]]
-    report.bars(rows, options.to, options.quantity)
+    report.bars(_read(options.files), options.to, options.quantity)
     return 0
+
+
+def _markdown(options: argparse.Namespace) -> int:
+    rows = _read(options.files)
+    print(report.markdown(rows), *report.means(rows), sep="\n")
+    return 0
+
+
+def _read(files: Iterable[Path]) -> list[dict]:
+    return [row for file in files for row in json.loads(file.read_text())["rows"]]
 
 
 def _list(_: argparse.Namespace) -> int:

@@ -73,7 +73,8 @@ def _theirs(setting: Setting, input: Array, weight: Array) -> Array:
     numbers = (layout, f"OI{spatial}", layout)
     strides, dilation = (case.stride,) * case.rank, (case.dilation,) * case.rank
     if case.transposed:
-        pads = [(case.dilation * (k - 1) - case.padding,) * 2 for k in case.weight[2:]]
+        ends = [case.dilation * (k - 1) - case.padding for k in case.weight[2:]]
+        pads = [(end, end) for end in ends]
         return lax.conv_transpose(
             input, weight, strides, pads, dilation, dimension_numbers=numbers, transpose_kernel=True
         )
@@ -81,7 +82,7 @@ def _theirs(setting: Setting, input: Array, weight: Array) -> Array:
         input,
         weight,
         strides,
-        ((case.padding,) * 2,) * case.rank,
+        [(case.padding, case.padding)] * case.rank,
         rhs_dilation=dilation,
         dimension_numbers=numbers,
         feature_group_count=case.groups,

@@ -39,6 +39,20 @@ def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
+def markdown(rows: Sequence[Row]) -> str:
+    """The ratios as a table for a document: a line a case, lax / torch for each quantity."""
+    quantities = list(dict.fromkeys(row["quantity"] for row in rows))
+    lines = [f"| case | {' | '.join(quantities)} |", "| --- |" + " ---: |" * len(quantities)]
+    for case in dict.fromkeys(row["case"] for row in rows):
+        found = {row["quantity"]: row["ratio"] for row in rows if row["case"] == case}
+        cells = []
+        for quantity in quantities:
+            ratios = found.get(quantity, {})
+            cells.append(" / ".join(f"{ratios[name][0]:.2g}" for name in ("lax", "torch") if name in ratios))
+        lines.append(f"| {case} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def means(rows: Iterable[Row]) -> list[str]:
     """The geometric mean of the ratios, and the smallest one, for each quantity and contender."""
     found: dict[tuple[str, str], list[tuple[float, str]]] = {}

@@ -2,7 +2,7 @@
 
 | what is asked for | engine | why |
 | --- | --- | --- |
-| any, at most 8 channels a group on both sides | `taps` | a product has too few rows to share U's cost |
+| at most 8 channels a group on both sides, 4 for a weight gradient | `taps` | a product has too few rows to share U's cost |
 | output, stride 1, half the channels out or fewer; or one spatial axis, no more channels out than in | `fold` | smaller than U |
 | input gradient, likewise with in and out exchanged; or any stride above 1 | `fold` | one product for all phases |
 | weight gradient, stride 1, half the channels out or fewer | `fold` | the unfolded cotangent is smaller than U |
@@ -25,7 +25,7 @@ from jaxconv.convolution import Convolution
 
 ENGINES = ("auto", "fold", "materialise", "stream", "taps")
 
-_FEW_CHANNELS = 8
+_FEW_CHANNELS, _FEW_FOR_WEIGHTS = 8, 4
 _CPU_TILE = 2**23
 _ACCELERATOR_TILE = 2**28
 
@@ -62,7 +62,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
 def engine_name(convolution: Convolution, part: str, weight: tuple[int, ...]) -> str:
     """The rule: an engine for `part`, which is "output", "input_gradient" or "weight_gradient", of a weight of that shape."""
     out_channels, in_channels = weight[0] // convolution.groups, weight[1]
-    if max(in_channels, out_channels) <= _FEW_CHANNELS:
+    if max(in_channels, out_channels) <= (_FEW_FOR_WEIGHTS if part == "weight_gradient" else _FEW_CHANNELS):
         return "taps"
     strided, line = max(convolution.window.stride) > 1, convolution.window.rank == 1
     if part == "input_gradient" and strided:

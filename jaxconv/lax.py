@@ -88,8 +88,12 @@ def conv_general_dilated(
         # Nothing to compute or nothing to sum, which `jaxconv.conv` refuses.
         output = jnp.zeros((input.shape[0], weight.shape[0], *sizes), result)
     else:
-        options = {"precision": precision, "preferred_element_type": preferred_element_type}
+        options: dict[str, Any] = {"precision": precision, "preferred_element_type": preferred_element_type}
+        if numbers.lhs_spec[1] == numbers.out_spec[1] == lhs.ndim - 1:
+            # Channels come and go last: the transposes here and there cancel, and none is left.
+            input, options["data_format"] = jnp.moveaxis(input, 1, -1), "channels_last"
         output = conv(input, weight, None, strides, pads, dilation, groups, **options)
+        output = jnp.moveaxis(output, -1, 1) if "data_format" in options else output
     output = output.reshape(output.shape[: lhs.ndim])
     return output.transpose(sorted(range(output.ndim), key=numbers.out_spec.__getitem__))
 

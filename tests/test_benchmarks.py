@@ -99,6 +99,11 @@ def test_the_command(monkeypatch, tmp_path, capsys):
     assert len(row["seconds"]["jaxconv"]) == 2
     assert plot.stat().st_size > 1000
     assert command.main(["plot", str(file), "--to", str(tmp_path / "again.png")]) == 0
+    capsys.readouterr()
+    assert command.main(["markdown", str(file)]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert table[0] == "| case | vjp |"
+    assert table[2].startswith("| layer | ")
     with pytest.raises(SystemExit, match="no case or set is named 'r65'"):
         command.main(["run", "r65"])
     assert command.main(["list"]) == 0

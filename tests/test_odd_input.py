@@ -140,7 +140,9 @@ def test_unfold(data):
         st.sampled_from([(2, 3, 5, 4), (3, 5, 4), (0, 2, 4, 4), (2, 3, 5), (2, 0, 4, 4), (1, 2, 3, 3, 3)])
     )
     options = {name: data.draw(setting(2, low, 2)) for name, low in (("dilation", 1), ("padding", 0), ("stride", 1))}
-    options = {name: value for name, value in options.items() if not (isinstance(value, tuple) and len(value) != 2)}
+    options: Any = {
+        name: value for name, value in options.items() if not (isinstance(value, tuple) and len(value) != 2)
+    }
     kernel = data.draw(st.one_of(st.integers(0, 6), st.tuples(*[st.integers(1, 3)] * 2)))
     compared(lambda x: jaxconv.unfold(x, kernel, **options), lambda x: F.unfold(x, kernel, **options), drawn([shape]))
 
@@ -149,7 +151,9 @@ def test_unfold(data):
 @settings(max_examples=60)
 def test_fold(data):
     options = {name: data.draw(setting(2, low, 2)) for name, low in (("dilation", 1), ("padding", 0), ("stride", 1))}
-    options = {name: value for name, value in options.items() if not (isinstance(value, tuple) and len(value) != 2)}
+    options: Any = {
+        name: value for name, value in options.items() if not (isinstance(value, tuple) and len(value) != 2)
+    }
     size, kernel = data.draw(st.integers(3, 6)), data.draw(st.integers(1, 3))
     try:
         columns = F.unfold(torch.zeros(1, 2, size, size), kernel, **options).shape[1:]
