@@ -104,7 +104,7 @@ def bars(rows: Sequence[Row], path: Path, quantity: str = "vjp") -> None:
     axes.set_xticks(range(len(chosen)), [row["case"] for row in chosen], rotation=45, ha="right")
     axes.set_ylabel("time ratio (above 1: jaxconv is faster)")
     axes.set_title(f"forward and backward ({quantity})" if quantity == "vjp" else quantity, loc="left")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(names))
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     figure.savefig(path)

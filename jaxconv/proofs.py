@@ -79,6 +79,7 @@ def proofs() -> Iterator[Proof]:
         for name in engine_names():
             yield from _of_engine(name, geometry)
     yield from _of_padding_modes()
+    yield from _of_layouts()
     yield from _of_lax()
 
 
@@ -278,6 +279,27 @@ def _of_padding_modes() -> Iterator[Proof]:
         where = "1,2,4x3 by 2x3"
         yield Proof("conv2d", f"{mode} padding is its definition", where, partial(prove_equal, padded, picked, *shapes))
         yield from _derivatives("conv2d", padded, shapes, where, f" with {mode} padding")
+
+
+def _of_layouts() -> Iterator[Proof]:
+    """Channels last, by every engine, against channels first by the readable one."""
+    calls = (
+        (jaxconv.conv2d, ((1, 3, 3, 2), (2, 2, 2, 2), (2,)), {"stride": (2, 1), "padding": ((1, 0), (0, 1))}),
+        (jaxconv.conv_transpose1d, ((1, 3, 2), (2, 1, 3), (2,)), {"stride": 2, "padding": 1, "groups": 2}),
+    )
+    for function, shapes, options in calls:
+        for engine in engine_names():
+            given = partial(function, **options, data_format="channels_last", engine=engine)
+            last = _named(f"{function.__name__}, channels last by {engine}", given)
+
+            def moved(x, w, b, function=function, options=options):
+                first = function(jnp.moveaxis(x, -1, 1), w, b, **options, engine="materialise")
+                return jnp.moveaxis(first, 1, -1)
+
+            where, told = str(shapes[0]), f"channels last by {engine}"
+            is_first = partial(prove_equal, last, _named("channels first", moved), *shapes)
+            yield Proof(function.__name__, f"{told} is channels first", where, is_first)
+            yield Proof(function.__name__, f"VJP with {told}", where, partial(prove_vjp, last, *shapes))
 
 
 def _of_lax() -> Iterator[Proof]:

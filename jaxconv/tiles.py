@@ -49,21 +49,25 @@ class Tiles:
 
         return lax.fori_loop(0, math.prod(counts), body, carry)
 
-    def only_new(self, tile: Array, starts: Sequence[Start], begun: Sequence[Start], first_axis: int) -> Array:
-        """`tile` with zeros at the positions that an earlier tile had too, so that a sum counts each of them once."""
+    def is_new(self, starts: Sequence[Start], begun: Sequence[Start]) -> Array | None:
+        """Which positions of a tile no earlier tile had, `shape` of them; None where all tiles are new throughout."""
+        new = None
         for axis, (size, length) in enumerate(zip(self.sizes, self.shape, strict=True)):
             if size % length:
-                position = lax.broadcasted_iota(jnp.int32, tile.shape, first_axis + axis) + starts[axis]
-                tile = jnp.where(position >= begun[axis], tile, jnp.zeros((), tile.dtype))
-        return tile
+                position = lax.broadcasted_iota(jnp.int32, self.shape, axis) + starts[axis]
+                new = position >= begun[axis] if new is None else new & (position >= begun[axis])
+        return new
 
 
 def tiles(sizes: tuple[int, ...], bytes_a_position: int, budget: int) -> Tiles:
-    """Tiles of at most `budget` bytes, or of one position: whole in the last axes, cut in the first ones."""
+    """Tiles of at most `budget` bytes, or of one position: whole in the last axes, cut in the first ones.
+
+    An axis is cut into equal parts where some number of positions, no less than half of what there is room for, divides it.
+    """
     room, shape = max(1, budget // max(1, bytes_a_position)), []
     for size in reversed(sizes):
-        count = -(-size // min(size, room))
-        shape.append(-(-size // count))
+        most = -(-size // -(-size // min(size, room)))
+        shape.append(next((length for length in range(most, most // 2, -1) if size % length == 0), most))
         room = max(1, room // shape[-1])
     return Tiles(sizes, tuple(reversed(shape)))
 

@@ -69,6 +69,24 @@ def test_engine_on_drawn_geometries(geometry, engine, tile, last):
         check(engine, geometry, tile, last)
 
 
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("place", [0, 3], ids=["input", "cotangent"])
+def test_an_infinity_in_two_tiles_is_summed_once(last, place):
+    """The last tile of 5 rows in pairs starts one row back: what it has a second time must not count, not even as NaN."""
+    geometry = Geometry("infinity", (1, 2, 5, 4), (3, 2, 1, 1))
+    module = importlib.import_module("jaxconv.engines.stream")
+    single = jnp.dtype("float32")
+    window = make_window((1, 1), 1, 0, 1, 2)
+    convolution = Convolution(window, (5, 4), 1, None, single, single, last, tile=2 * 4 * 2 * 4)
+    arrays = tuple(np.abs(array) + 1 for array in integers(geometry))
+    arrays[place][0, 0, 3, 1] = np.inf
+    expected = torch_results(geometry, arrays)[2]  # type: ignore[arg-type]
+    assert np.isinf(expected).any()
+    assert not np.isnan(expected).any()
+    images = (convolution.as_given(jnp.asarray(image)) for image in (arrays[0], arrays[3]))
+    np.testing.assert_array_equal(module.weight_gradient(convolution, *images), expected)
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 def test_channels_last_is_a_transpose_of_channels_first(groups):
     geometry = Geometry("layout", (2, 4, 6, 5), (6, 4 // groups, 3, 2), {"stride": (2, 1), "groups": groups})

@@ -17,6 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import jaxconv
+from jaxconv.choice import ENGINES
 
 CONV: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 CONV_TRANSPOSE: dict[int, Any] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -166,13 +167,24 @@ def test_fold(data):
     )
 
 
-@given(at=st.integers(0, 40), value=st.sampled_from([np.nan, np.inf, -np.inf]), seed=st.integers(0, 5))
-@settings(max_examples=25)
-def test_infinity_and_nan_land_where_torch_has_them(at, value, seed):
+@given(
+    at=st.integers(0, 40),
+    value=st.sampled_from([np.nan, np.inf, -np.inf]),
+    seed=st.integers(0, 5),
+    engine=st.sampled_from(ENGINES),
+)
+@settings(max_examples=40)
+def test_infinity_and_nan_land_where_torch_has_them(at, value, seed, engine):
     input, weight = integers((1, 2, 7, 6), seed), integers((4, 1, 3, 2), seed + 1)
     input.flat[at] = value
     options: dict[str, Any] = {"stride": (2, 1), "padding": 1, "groups": 2}
     expected = F.conv2d(torch.from_numpy(input), torch.from_numpy(weight), **options)
-    np.testing.assert_array_equal(jaxconv.conv2d(input, weight, **options), expected)
+    ours, pull = jax.vjp(lambda w: jaxconv.conv2d(input, w, **options, engine=engine), weight)
+    np.testing.assert_array_equal(ours, expected)
+    tensor = torch.from_numpy(weight).requires_grad_()
+    ones = torch.ones_like(expected)
+    (by_weight,) = torch.autograd.grad(F.conv2d(torch.from_numpy(input), tensor, **options), [tensor], ones)
+    np.testing.assert_array_equal(pull(jnp.ones(expected.shape, ours.dtype))[0], by_weight)
     back = F.conv_transpose2d(torch.from_numpy(input), torch.from_numpy(weight.reshape(2, 2, 3, 2)), stride=2)
-    np.testing.assert_array_equal(jaxconv.conv_transpose2d(input, weight.reshape(2, 2, 3, 2), stride=2), back)
+    transposed = jaxconv.conv_transpose2d(input, weight.reshape(2, 2, 3, 2), stride=2, engine=engine)
+    np.testing.assert_array_equal(transposed, back)

@@ -64,7 +64,8 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
 def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
     """Eq. 4, summed over tiles of U."""
     groups = convolution.groups
-    in_channels, out_channels = convolution.sizes(input)[2], convolution.sizes(cotangent)[2]
+    batch, _, in_channels = convolution.sizes(input)
+    out_channels = convolution.sizes(cotangent)[2]
     input = input.astype(cotangent.dtype)
     grid = _grid(convolution, input, out_channels)
 
@@ -73,7 +74,11 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
         first = convolution.first_spatial
         ends = [(0, size - length) for size, length in zip(grid.sizes, grid.shape, strict=True)]
         tile = cut(cotangent, first, starts, grid.shape, ends)
-        tile = grid.only_new(tile, starts, begun, first)
+        new = grid.is_new(starts, begun)
+        if new is not None:
+            # In both factors, since zero times infinity is no zero.
+            u = jnp.where(jnp.tile(new.reshape(-1), batch)[:, None], u, jnp.zeros((), u.dtype))
+            tile = jnp.where(new[..., None] if convolution.channels_last else new, tile, jnp.zeros((), tile.dtype))
         if convolution.channels_last:
             tile = _to_rows(convolution, tile).reshape(*u.shape[:-1], out_channels // groups)
             return total + _dot(convolution, tile, u, u.ndim - 2, u.ndim - 2)
