@@ -283,7 +283,7 @@ def _of_padding_modes() -> Iterator[Proof]:
 
 def _of_layouts() -> Iterator[Proof]:
     """Channels last, by every engine, against channels first by the readable one."""
-    calls = (
+    calls: tuple[tuple[Callable, tuple, dict[str, Any]], ...] = (
         (jaxconv.conv2d, ((1, 3, 3, 2), (2, 2, 2, 2), (2,)), {"stride": (2, 1), "padding": ((1, 0), (0, 1))}),
         (jaxconv.conv_transpose1d, ((1, 3, 2), (2, 1, 3), (2,)), {"stride": 2, "padding": 1, "groups": 2}),
     )
