@@ -52,7 +52,7 @@ def _run(options: argparse.Namespace) -> int:
     cases = _named(options.cases)
     total = sum(quantity in options.quantities for case in cases for quantity in case.quantities)
     rows = _rows(options, cases, options.quantities, total)
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = _console()
     console.print(report.table(rows))
     for line in report.means(rows):
         console.print(line)
@@ -67,11 +67,16 @@ def _growth(options: argparse.Namespace) -> int:
     for axis, points in growth().items():
         rows = _rows(options, [case for _, case in points], ("vjp",), len(points))
         series[axis] = [(value, row) for (value, _), row in zip(points, rows, strict=True)]
-        Console(width=None if sys.stdout.isatty() else 160).print(axis, report.table(rows))
+        _console().print(axis, report.table(rows))
     _write(options, {"growth": series})
     if options.plot:
         report.lines(series, options.plot)
     return 0
+
+
+def _console() -> Console:
+    """Wide enough for the table where nobody is at a terminal."""
+    return Console(width=None if sys.stdout.isatty() else 160)
 
 
 def _plot(options: argparse.Namespace) -> int:

@@ -69,13 +69,19 @@ def means(rows: Iterable[Row]) -> list[str]:
     return lines
 
 
-def bars(rows: Sequence[Row], path: Path, quantity: str = "vjp") -> None:
-    """The ratio of every case, as bars on a logarithmic scale around 1."""
+def _pyplot() -> Any:
+    """matplotlib, which only plots need, drawing to files."""
     import matplotlib
 
     matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    import matplotlib.pyplot
 
+    return matplotlib.pyplot
+
+
+def bars(rows: Sequence[Row], path: Path, quantity: str = "vjp") -> None:
+    """The ratio of every case, as bars on a logarithmic scale around 1."""
+    plt = _pyplot()
     chosen = [row for row in rows if row["quantity"] == quantity]
     names = [name for name in ("lax", "torch") if any(name in row["ratio"] for row in chosen)]
     figure, axes = plt.subplots(figsize=(max(6, 0.5 * len(chosen) + 1.5), 3.6))
@@ -113,11 +119,7 @@ def bars(rows: Sequence[Row], path: Path, quantity: str = "vjp") -> None:
 
 def lines(series: dict[str, list[tuple[int, Row]]], path: Path) -> None:
     """Time against one size at a time, a panel each."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = _pyplot()
     figure, panels = plt.subplots(1, len(series), figsize=(3.1 * len(series), 3.1), squeeze=False)
     for axes, (name, points) in zip(panels[0], series.items(), strict=True):
         for who in ("jaxconv", "lax", "torch", "matmul"):

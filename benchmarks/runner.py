@@ -1,6 +1,7 @@
 """Runs rows of the benchmark, and writes down on what machine."""
 
 import datetime
+import math
 import os
 import platform
 import statistics
@@ -9,10 +10,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from benchmarks.cases import Case
 from benchmarks.contenders import Setting, contender
 from benchmarks.timing import in_turn, ratio
+from jaxconv.window import make_window
 
 Row = dict[str, Any]
 
@@ -58,19 +61,15 @@ def run(
 
 def unfolded_bytes(case: Case, dtype: str) -> int:
     """What U takes, written out."""
-    size = 2 if dtype == "bfloat16" else 8 if dtype == "float64" else 4
-    spatial = case.input[2:]
-    cells = case.input[0] * case.input[1]
+    spatial, channels = case.input[2:], case.input[1]
     if case.transposed:
-        cells = case.input[0] * case.weight[1] * case.groups
+        # The convolution whose adjoint it is has its output where this has its input.
+        channels = case.weight[1] * case.groups
     else:
-        spatial = [
-            (n + 2 * case.padding - case.dilation * (k - 1) - 1) // case.stride + 1
-            for n, k in zip(spatial, case.weight[2:], strict=True)
-        ]
-    for count in (*spatial, *case.weight[2:]):
-        cells *= count
-    return cells * size
+        window = make_window(case.weight[2:], case.stride, case.padding, case.dilation, case.rank)
+        spatial = window.output_size(spatial)
+    cells = case.input[0] * channels * math.prod(spatial) * math.prod(case.weight[2:])
+    return cells * jnp.dtype(dtype).itemsize
 
 
 def machine() -> dict[str, Any]:

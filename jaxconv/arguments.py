@@ -79,6 +79,12 @@ def is_last(data_format: Any) -> bool:
     return data_format == "channels_last"
 
 
+def image_sizes(image: Array, channels_last: bool) -> tuple[int, tuple[int, ...], int]:
+    """Batch, spatial size and channels of an image."""
+    batch, *rest = image.shape
+    return (batch, tuple(rest[:-1]), rest[-1]) if channels_last else (batch, tuple(rest[1:]), rest[0])
+
+
 def check_channels(channels: int, weight: Array, bias: Array | None, groups: int, transposed: bool = False) -> None:
     """Refuses an input's `channels` that do not fit `weight` (C_out, C_in/groups, ..), or (C_in, C_out/groups, ..) where
     transposed."""

@@ -21,9 +21,10 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxconv import engines
 from jaxconv.convolution import Convolution
 
-ENGINES = ("auto", "fold", "materialise", "stream", "taps")
+ENGINES = ("auto", *engines.NAMES)
 
 _FEW_CHANNELS, _FEW_FOR_WEIGHTS = 8, 4
 _CPU_TILE = 2**23
@@ -38,17 +39,14 @@ def check_engine(engine: Any) -> None:
 def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None) -> Array:
     """Eq. 2, by the engine that is chosen for it."""
     engine = chosen(convolution, "output", weight.shape, input)
-    convolution = _in_tiles(convolution, input, weight.shape)
-    if bias is None:
-        return _by_platform(convolution, lambda given, *arrays: engine.output(given, *arrays, None), input, weight)
-    return _by_platform(convolution, engine.output, input, weight, bias)
+    return _by_platform(_in_tiles(convolution, input, weight.shape), engine.output, input, weight, bias)
 
 
 def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:
     """Eq. 3 and fold, by the engine that is chosen for it."""
     engine = chosen(convolution, "input_gradient", weight.shape, cotangent)
-    arrays = (weight, cotangent) if bias is None else (weight, cotangent, bias)
-    return _by_platform(_in_tiles(convolution, cotangent, weight.shape), engine.input_gradient, *arrays)
+    convolution = _in_tiles(convolution, cotangent, weight.shape)
+    return _by_platform(convolution, engine.input_gradient, weight, cotangent, bias)
 
 
 def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
@@ -89,8 +87,9 @@ def _in_tiles(convolution: Convolution, image: Array, weight: tuple[int, ...]) -
     return replace(convolution, tile=_CPU_TILE if u <= 2 * _CPU_TILE else min(_CPU_TILE // 2, u // 12))
 
 
-def _by_platform(convolution: Convolution, function: Callable[..., Array], *arrays: Array) -> Array:
+def _by_platform(convolution: Convolution, function: Callable[..., Array], *given: Array | None) -> Array:
     """`function` of the convolution with tiles for the platform that this is compiled for."""
+    arrays = [array for array in given if array is not None]
     cells = max(array.size for array in arrays) * convolution.window.taps * math.prod(convolution.window.stride)
     if cells * jnp.dtype(convolution.accumulate).itemsize <= convolution.tile:
         # One tile on every platform.

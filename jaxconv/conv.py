@@ -7,7 +7,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from jaxconv import choice, formulas
-from jaxconv.arguments import accumulator, check_channels, check_rank, is_last, operands, varying_alike
+from jaxconv.arguments import accumulator, check_channels, check_rank, image_sizes, is_last, operands, varying_alike
 from jaxconv.convolution import Convolution
 from jaxconv.differentiation import bilinear
 from jaxconv.pad import pad_for_mode
@@ -70,10 +70,10 @@ def conv(
     groups = integer("groups", groups, 1)
     last = is_last(data_format)
     choice.check_engine(engine)
-    check_channels(input.shape[-1 if last else 1], weight, bias, groups)
+    check_channels(image_sizes(input, last)[2], weight, bias, groups)
     window = make_window(weight.shape[2:], stride, padding, dilation, weight.ndim - 2)
     input, window = pad_for_mode(input, window, padding_mode, 1 if last else 2)
-    spatial = input.shape[1:-1] if last else input.shape[2:]
+    _, spatial, _ = image_sizes(input, last)
     window.output_size(spatial)
     convolution = Convolution(window, spatial, groups, precision, result, accumulator(result), last, engine)
     output = _convolve(convolution, *varying_alike(input, weight, bias))

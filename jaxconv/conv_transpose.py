@@ -11,7 +11,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from jaxconv import choice
-from jaxconv.arguments import accumulator, check_channels, check_rank, is_last, operands, varying_alike
+from jaxconv.arguments import accumulator, check_channels, check_rank, image_sizes, is_last, operands, varying_alike
 from jaxconv.conv import summed_to_bias
 from jaxconv.convolution import Convolution
 from jaxconv.differentiation import bilinear
@@ -63,10 +63,10 @@ def conv_transpose(
     groups = integer("groups", groups, 1)
     last = is_last(data_format)
     choice.check_engine(engine)
-    check_channels(input.shape[-1 if last else 1], weight, bias, groups, transposed=True)
+    _, sizes, channels = image_sizes(input, last)
+    check_channels(channels, weight, bias, groups, transposed=True)
     if isinstance(padding, str):
         raise ValueError(f"`padding` of a transposed convolution must be made of integers, got {padding!r}")
-    sizes = input.shape[1:-1] if last else input.shape[2:]
     window, spatial = _adjoint_window(sizes, weight.shape[2:], stride, padding, output_padding, dilation)
     convolution = Convolution(window, spatial, groups, precision, result, accumulator(result), last, engine)
     output = _convolve_transposed(convolution, *varying_alike(input, weight, bias))

@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
+from jaxconv.arguments import image_sizes
 from jaxconv.window import Window
 
 
@@ -49,8 +50,12 @@ class Convolution:
 
     def sizes(self, image: Array) -> tuple[int, tuple[int, ...], int]:
         """Batch, spatial size and channels of an array in this convolution's layout: the inverse of `shape`."""
-        batch, *rest = image.shape
-        return (batch, tuple(rest[:-1]), rest[-1]) if self.channels_last else (batch, tuple(rest[1:]), rest[0])
+        return image_sizes(image, self.channels_last)
+
+    @property
+    def channel_axis(self) -> int:
+        """The array axis of the channels, of input and output."""
+        return 1 + self.window.rank if self.channels_last else 1
 
     def channels_second(self, image: Array) -> Array:
         """An image in this convolution's layout as (N, C, *spatial)."""
@@ -76,9 +81,24 @@ class Convolution:
 
     def turned_kernel(self, weight: Array) -> Array:
         """`weight` with its taps in reverse order, and the channels of input and output exchanged in every group."""
-        kernel = weight.reshape(self.groups, -1, *weight.shape[1:])
-        kernel = jnp.flip(jnp.swapaxes(kernel, 1, 2), range(3, kernel.ndim))
+        kernel = jnp.swapaxes(self.by_group(weight), 1, 2)
+        kernel = jnp.flip(kernel, range(3, kernel.ndim))
         return kernel.reshape(-1, *kernel.shape[2:])
+
+    def by_group(self, weight: Array) -> Array:
+        """A weight as (g, output channels of a group, input channels of a group, *kernel)."""
+        return weight.reshape(self.groups, -1, *weight.shape[1:])
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """The leading axes of a factor of `product`: the groups; none for one group, as XLA updates in place only what
+        is not reshaped."""
+        return (self.groups,) if self.groups > 1 else ()
+
+    def product(self, left: Array, right: Array, left_axis: int, right_axis: int) -> Array:
+        """The sum of products over one axis of each factor, group by group."""
+        lead = tuple(range(len(self.lead)))
+        return lax.dot_general(left, right, (((left_axis,), (right_axis,)), (lead, lead)), **self.dot)
 
     def giving(self, result: Any) -> "Convolution":
         """The same with results of another dtype."""

@@ -92,8 +92,9 @@ def conv_general_dilated(
         if numbers.lhs_spec[1] == numbers.out_spec[1] == lhs.ndim - 1:
             # Channels come and go last: the transposes here and there cancel, and none is left.
             input, options["data_format"] = jnp.moveaxis(input, 1, -1), "channels_last"
-        output = conv(input, weight, None, strides, pads, dilation, groups, **options)
-        output = jnp.moveaxis(output, -1, 1) if "data_format" in options else output
+            output = jnp.moveaxis(conv(input, weight, None, strides, pads, dilation, groups, **options), -1, 1)
+        else:
+            output = conv(input, weight, None, strides, pads, dilation, groups, **options)
     output = output.reshape(output.shape[: lhs.ndim])
     return output.transpose(sorted(range(output.ndim), key=numbers.out_spec.__getitem__))
 

@@ -5,7 +5,6 @@ definitions that share nothing with them (`derivations.equations`), their deriva
 """
 
 import importlib
-import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -56,11 +55,6 @@ class Proof:
     verdict: Callable[[], Verdict]
 
 
-def engine_names() -> tuple[str, ...]:
-    """The engines, which are the modules of `jaxconv.engines`."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(engines.__path__)))
-
-
 def proofs() -> Iterator[Proof]:
     """Everything that is to be proven, one statement after the other."""
     yield from _of_formulas()
@@ -76,7 +70,7 @@ def proofs() -> Iterator[Proof]:
             name = f"conv_transpose{geometry.rank}d"
             yield from _of_conv_transpose(name, getattr(jaxconv, name), geometry)
         yield from _of_conv_local(geometry)
-        for name in engine_names():
+        for name in engines.NAMES:
             yield from _of_engine(name, geometry)
     yield from _of_padding_modes()
     yield from _of_layouts()
@@ -288,7 +282,7 @@ def _of_layouts() -> Iterator[Proof]:
         (jaxconv.conv_transpose1d, ((1, 3, 2), (2, 1, 3), (2,)), {"stride": 2, "padding": 1, "groups": 2}),
     )
     for function, shapes, options in calls:
-        for engine in engine_names():
+        for engine in engines.NAMES:
             given = partial(function, **options, data_format="channels_last", engine=engine)
             last = _named(f"{function.__name__}, channels last by {engine}", given)
 

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+from jaxconv.arguments import varying_alike
 
 Start = int | Array
 
@@ -40,12 +41,10 @@ class Tiles:
 
         def body(index, carry):
             starts, begun = [], []
-            for axis in reversed(range(len(counts))):
-                turn = lax.rem(index, counts[axis]) * self.shape[axis] if counts[axis] > 1 else 0
-                index = lax.div(index, counts[axis])
-                begun.append(turn)
-                starts.append(lax.min(turn, self.sizes[axis] - self.shape[axis]) if counts[axis] > 1 else 0)
-            return step(tuple(reversed(starts)), tuple(reversed(begun)), carry)
+            for turn, count, length, size in zip(place(index, counts), counts, self.shape, self.sizes, strict=True):
+                begun.append(turn * length if count > 1 else 0)
+                starts.append(lax.min(begun[-1], size - length) if count > 1 else 0)
+            return step(tuple(starts), tuple(begun), carry)
 
         return lax.fori_loop(0, math.prod(counts), body, carry)
 
@@ -70,6 +69,15 @@ def tiles(sizes: tuple[int, ...], bytes_a_position: int, budget: int) -> Tiles:
         shape.append(next((length for length in range(most, most // 2, -1) if size % length == 0), most))
         room = max(1, room // shape[-1])
     return Tiles(sizes, tuple(reversed(shape)))
+
+
+def place(index: Start, sizes: Sequence[int]) -> list[Start]:
+    """The index on every axis of what is at `index` in row-major order."""
+    at = []
+    for size in reversed(sizes):
+        at.append(index % size if isinstance(index, int) else lax.rem(index, size))
+        index = index // size if isinstance(index, int) else lax.div(index, size)
+    return at[::-1]
 
 
 def cut(image: Array, first_axis: int, starts: Sequence[Start], sizes: Sequence[int], reach: Sequence[tuple]) -> Array:
@@ -124,9 +132,7 @@ def put(image: Array, tile: Array, first_axis: int, starts: Sequence[Start]) -> 
 
 def blank(shape: tuple[int, ...], dtype: Any, *like: Array) -> Array:
     """Zeros to be written over, which inside `jax.shard_map` vary over the mesh axes that the arrays `like` vary over."""
-    zeros = jnp.zeros(shape, dtype)
-    varying = frozenset().union(*(jax.typeof(array).manual_axis_type.varying for array in like))
-    return lax.pcast(zeros, tuple(varying), to="varying") if varying else zeros
+    return varying_alike(jnp.zeros(shape, dtype), *like)[0]  # type: ignore[return-value]
 
 
 def unwritten(shape: tuple[int, ...], dtype: Any, weight: Array, *like: Array) -> Array:

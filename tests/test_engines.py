@@ -17,9 +17,9 @@ from oracle import torch_results
 import jaxconv
 from jaxconv import choice
 from jaxconv.convolution import Convolution
+from jaxconv.engines import NAMES
 from jaxconv.window import make_window
 
-NAMES = [name for name in choice.ENGINES if name != "auto"]
 BATCHED = [g for g in GEOMETRIES if len(g.input) == g.rank + 2 and 0 not in g.input]
 
 
@@ -224,6 +224,7 @@ import sys, re, jax, jax.numpy as jnp
 from functools import partial
 from jax.sharding import NamedSharding, PartitionSpec as Spec
 from jaxconv.convolution import Convolution
+from jaxconv.engines import NAMES
 from jaxconv.window import make_window
 import importlib
 mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))

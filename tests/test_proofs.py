@@ -11,7 +11,7 @@ import pytest
 
 import jaxconv
 from derivations.prove import prove_equal
-from jaxconv import cli, formulas, proofs
+from jaxconv import cli, engines, formulas, proofs
 
 STATEMENTS = list(proofs.proofs())
 SUBJECTS = sorted({proof.subject for proof in STATEMENTS})
@@ -43,7 +43,7 @@ def test_every_public_function_has_its_proofs():
 def test_every_engine_has_its_proofs():
     """An engine is a file in jaxconv/engines, so a new one is looked for and proven like the others."""
     files = [path.stem for path in (Path(jaxconv.__file__).parent / "engines").glob("*.py") if path.stem != "__init__"]
-    assert sorted(files) == list(proofs.engine_names())
+    assert sorted(files) == list(engines.NAMES)
     for name in files:
         told = Counter(proof.statement for proof in STATEMENTS if proof.subject == f"engine {name}")
         assert len(told) == 6
@@ -51,7 +51,7 @@ def test_every_engine_has_its_proofs():
 
 
 @pytest.mark.parametrize("part", ["output", "input_gradient", "weight_gradient"])
-@pytest.mark.parametrize("name", proofs.engine_names())
+@pytest.mark.parametrize("name", engines.NAMES)
 def test_a_bug_planted_in_an_engine_is_found(monkeypatch, name, part):
     engine = importlib.import_module(f"jaxconv.engines.{name}")
     right = getattr(engine, part)

@@ -2,7 +2,11 @@
 
 An engine is a module with three functions of one `Convolution`, in its layout and rounded to its `result`:
 
-    output(convolution, input, weight, bias or None)
+    output(convolution, input, weight, bias=None)
     input_gradient(convolution, weight, cotangent, bias=None)    (the bias is that of a transposed convolution)
     weight_gradient(convolution, input, cotangent)
 """
+
+import pkgutil
+
+NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))

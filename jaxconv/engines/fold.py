@@ -17,12 +17,12 @@ from jaxconv.tiles import Start, cut, each, interleaved, piece, put, tiles, unwr
 from jaxconv.window import Taps, backward_reach, backward_taps, forward_taps
 
 
-def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None) -> Array:
+def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None = None) -> Array:
     """Eq. 2, the sum over channels first and the sum over taps last."""
-    window, groups, out_channels = convolution.window, convolution.groups, weight.shape[0]
+    window, out_channels = convolution.window, weight.shape[0]
     batch, _, _ = convolution.sizes(input)
     # (g, q, c, *k) to (g, *k, q, c): one row a tap and output channel.
-    matrix = jnp.moveaxis(weight.reshape(groups, -1, *weight.shape[1:]), (1, 2), (-2, -1))
+    matrix = jnp.moveaxis(convolution.by_group(weight), (1, 2), (-2, -1))
     bytes_a_position = batch * out_channels * window.taps * jnp.dtype(convolution.accumulate).itemsize
     grid = tiles(
         convolution.out_spatial,
@@ -47,7 +47,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
     batch, _, _ = convolution.sizes(cotangent)
     in_channels = weight.shape[1] * groups
     # (g, q, c, *k) to (g, *k, c, q): one row a tap and input channel.
-    matrix = jnp.moveaxis(weight.reshape(groups, -1, *weight.shape[1:]), (2, 1), (-2, -1)).astype(cotangent.dtype)
+    matrix = jnp.moveaxis(convolution.by_group(weight), (2, 1), (-2, -1)).astype(cotangent.dtype)
     blocks = tuple(-(-size // stride) for size, stride in zip(convolution.spatial, window.stride, strict=True))
     bytes_a_block = batch * in_channels * window.taps * jnp.dtype(convolution.accumulate).itemsize
     grid = tiles(blocks, bytes_a_block, convolution.tile)
@@ -69,7 +69,8 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
         return put(result, _image(convolution, products, bias), first, begins)
 
     whole = tuple(count * stride for count, stride in zip(blocks, window.stride, strict=True))
-    result = unwritten(convolution.shape(batch, whole, in_channels), convolution.result, weight[::-1], cotangent)
+    # Another entry than that of `output`, which may have the same shape.
+    result = unwritten(convolution.shape(batch, whole, in_channels), convolution.result, weight[-1:], cotangent)
     result = grid.walk(step, result)
     return lax.slice(result, (0,) * result.ndim, convolution.shape(batch, convolution.spatial, in_channels))
 
@@ -89,20 +90,14 @@ def _products(convolution: Convolution, matrix: Array, image: Array) -> Array:
     groups = convolution.groups
     batch, spatial, channels = convolution.sizes(image)
     rows, inner = matrix.shape[1:-1], channels // groups
-    lead = (groups,) if groups > 1 else ()
-    matrix = matrix.reshape(*lead, math.prod(rows), inner)
-    batched = tuple(range(len(lead)))
+    matrix = matrix.reshape(*convolution.lead, math.prod(rows), inner)
     if convolution.channels_last:
-        image = jnp.moveaxis(image.reshape(batch, *spatial, groups, inner), -2, 0).reshape(*lead, -1, inner)
-        axes = ((image.ndim - 1,), (matrix.ndim - 1,))
-        return lax.dot_general(image, matrix, (axes, (batched, batched)), **convolution.dot).reshape(
-            groups, batch, *spatial, *rows
-        )
-    image = jnp.moveaxis(image.reshape(batch, groups, inner, *spatial), 0, 2).reshape(*lead, inner, -1)
-    axes = ((matrix.ndim - 1,), (image.ndim - 2,))
-    return lax.dot_general(matrix, image, (axes, (batched, batched)), **convolution.dot).reshape(
-        groups, *rows, batch, *spatial
-    )
+        image = jnp.moveaxis(image.reshape(batch, *spatial, groups, inner), -2, 0).reshape(*convolution.lead, -1, inner)
+        product = convolution.product(image, matrix, image.ndim - 1, matrix.ndim - 1)
+        return product.reshape(groups, batch, *spatial, *rows)
+    image = jnp.moveaxis(image.reshape(batch, groups, inner, *spatial), 0, 2).reshape(*convolution.lead, inner, -1)
+    product = convolution.product(matrix, image, matrix.ndim - 1, image.ndim - 2)
+    return product.reshape(groups, *rows, batch, *spatial)
 
 
 def _spatial_axis(convolution: Convolution, axis: int, taps: int) -> int:

@@ -13,7 +13,7 @@ from jaxconv.convolution import Convolution
 from jaxconv.unfold import fold_columns, unfold_columns
 
 
-def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None) -> Array:
+def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None = None) -> Array:
     """Eq. 1 and 2: unfold, multiply by W~, add B~, view."""
     u = unfold_columns(convolution.window, convolution.channels_second(input))
     bias = None if bias is None else bias.astype(convolution.accumulate)

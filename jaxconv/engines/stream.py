@@ -6,9 +6,7 @@ eq. 2 again, of the cotangent and the kernel turned around. For dense layers, wh
 """
 
 import math
-from functools import partial
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -17,14 +15,12 @@ from jaxconv.tiles import Start, Tiles, blank, cut, each, piece, put, tiles, unw
 from jaxconv.window import Window
 
 
-def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None) -> Array:
+def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None = None) -> Array:
     """Eq. 2, a tile of U at a time."""
     batch, _, _ = convolution.sizes(input)
     groups, out_channels = convolution.groups, weight.shape[0]
     # (g, q, c, *k) to (g, q, *k and c): the order of U's columns.
-    matrix = jnp.moveaxis(weight.reshape(groups, -1, *weight.shape[1:]), 2, -1).reshape(
-        *_lead(groups), out_channels // groups, -1
-    )
+    matrix = jnp.moveaxis(convolution.by_group(weight), 2, -1).reshape(*convolution.lead, out_channels // groups, -1)
     grid = _grid(convolution, input, out_channels)
     # A product with the rows of U in front is the faster one, but must be transposed where channels are first: not worth it
     # where the product is large beside U.
@@ -33,12 +29,12 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     def step(starts, _, result):
         u = _unfold_tile(convolution, grid, input, starts)
         if rows_first:
-            product = _dot(convolution, u, matrix, u.ndim - 1, u.ndim - 1)
+            product = convolution.product(u, matrix, u.ndim - 1, u.ndim - 1)
             product = product.reshape(groups, batch, *grid.shape, out_channels // groups)
             tile = jnp.moveaxis(product, 0, -2).reshape(batch, *grid.shape, out_channels)
             tile = tile if convolution.channels_last else jnp.moveaxis(tile, -1, 1)
         else:
-            product = _dot(convolution, matrix, u, u.ndim - 1, u.ndim - 1)
+            product = convolution.product(matrix, u, u.ndim - 1, u.ndim - 1)
             product = product.reshape(out_channels, batch, *grid.shape)
             tile = jnp.swapaxes(product, 0, 1)
         if bias is not None:
@@ -81,27 +77,16 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
             tile = jnp.where(new[..., None] if convolution.channels_last else new, tile, jnp.zeros((), tile.dtype))
         if convolution.channels_last:
             tile = _to_rows(convolution, tile).reshape(*u.shape[:-1], out_channels // groups)
-            return total + _dot(convolution, tile, u, u.ndim - 2, u.ndim - 2)
+            return total + convolution.product(tile, u, u.ndim - 2, u.ndim - 2)
         # (g, q, rows): no entry is moved further than its image.
         tile = jnp.moveaxis(tile.reshape(tile.shape[0], groups, -1, *grid.shape), 0, 2)
-        tile = tile.reshape(*_lead(groups), out_channels // groups, u.shape[-2])
-        return total + _dot(convolution, tile, u, u.ndim - 1, u.ndim - 2)
+        tile = tile.reshape(*convolution.lead, out_channels // groups, u.shape[-2])
+        return total + convolution.product(tile, u, u.ndim - 1, u.ndim - 2)
 
     columns = in_channels // groups * convolution.window.taps
-    total = blank((*_lead(groups), out_channels // groups, columns), convolution.accumulate, input, cotangent)
+    total = blank((*convolution.lead, out_channels // groups, columns), convolution.accumulate, input, cotangent)
     total = grid.walk(step, total).reshape(out_channels, *convolution.window.kernel, in_channels // groups)
     return jnp.moveaxis(total, -1, 1).astype(convolution.result)
-
-
-def _lead(groups: int) -> tuple[int, ...]:
-    """The leading axis of a product, one a group; none for one, since XLA updates an array in place only as it is."""
-    return (groups,) if groups > 1 else ()
-
-
-def _dot(convolution: Convolution, left: Array, right: Array, left_axis: int, right_axis: int) -> Array:
-    """The product over one axis of each, group by group."""
-    groups = tuple(range(left.ndim - 2))
-    return lax.dot_general(left, right, (((left_axis,), (right_axis,)), (groups, groups)), **convolution.dot)
 
 
 def _grid(convolution: Convolution, input: Array, out_channels: int) -> Tiles:
@@ -128,15 +113,17 @@ def _unfold_tile(convolution: Convolution, grid: Tiles, input: Array, starts: tu
         if window.kernel[axis] == 1:
             rows = _tap(window, axis, grid.shape[axis], rows, 0)
     batch, _, channels = convolution.sizes(input)
-    shape = (*_lead(groups), batch * math.prod(grid.shape), channels // groups * window.taps)
+    shape = (*convolution.lead, batch * math.prod(grid.shape), channels // groups * window.taps)
     # One axis after the other: K1 + K2 copies and not K1 * K2. What the last one makes is U.
     axes = [axis for axis in reversed(range(window.rank)) if window.kernel[axis] > 1]
     for axis in axes:
-        length, count, at = grid.shape[axis], window.kernel[axis], 2 + window.rank
-        seen = jax.eval_shape(partial(_tap, window, axis, length), rows, 0).shape
-        room = blank((*seen[:at], count, *seen[at:]), rows.dtype, rows)
+        length, count = grid.shape[axis], window.kernel[axis]
         if axis == axes[-1]:
             room, at = blank(shape, input.dtype, rows), len(shape) - 1
+        else:
+            at = 2 + window.rank
+            seen = (*rows.shape[: 2 + axis], length, *rows.shape[3 + axis :])
+            room = blank((*seen[:at], count, *seen[at:]), rows.dtype, rows)
         width = room.shape[at] // count
 
         def write(tap, room, rows=rows, axis=axis, length=length, at=at, width=width):

@@ -13,14 +13,14 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
-from jaxconv.tiles import WRITTEN_OUT, Start, Tiles, blank, each, interleaved, piece, put, tiles, unwritten
+from jaxconv.tiles import WRITTEN_OUT, Start, Tiles, blank, each, interleaved, piece, place, put, tiles, unwritten
 from jaxconv.window import Taps, backward_reach, backward_taps, forward_taps
 
 
-def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None) -> Array:
+def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None = None) -> Array:
     """Eq. 2, summed tap by tap."""
     window = convolution.window
-    weight = weight.reshape(convolution.groups, -1, *weight.shape[1:])
+    weight = convolution.by_group(weight)
     taps = [forward_taps(window, axis) for axis in range(window.rank)]
 
     def sums(image, weight):
@@ -32,7 +32,7 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
 def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:
     """Eq. 3 and fold: every phase of the stride has taps of its own."""
     window, first = convolution.window, 1 if convolution.channels_last else 3
-    weight = jnp.swapaxes(weight.reshape(convolution.groups, -1, *weight.shape[1:]), 1, 2)
+    weight = jnp.swapaxes(convolution.by_group(weight), 1, 2)
     blocks = tuple(-(-size // stride) for size, stride in zip(convolution.spatial, window.stride, strict=True))
     sides = []
     for axis, (count, size) in enumerate(zip(blocks, convolution.out_spatial, strict=True)):
@@ -68,7 +68,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
         seen = lax.pad(seen, jnp.zeros((), seen.dtype), [(0, 0, 0)] * 3 + [(*pair, 0) for pair in window.padding])
 
         def add(index, sums):
-            channel, *at = _place(index, (inner, *window.kernel))
+            channel, *at = place(index, (inner, *window.kernel))
             products = _seen(seen, 2, channel, 3, taps, at, convolution.out_spatial) * other
             return lax.dynamic_update_index_in_dim(
                 sums, jnp.sum(products, axis=(0, *range(3, products.ndim))), index, 0
@@ -103,7 +103,7 @@ def _by_groups(
     batch, old, _ = convolution.sizes(image)
     groups, results, channels = weight.shape[:3]
     grid = _grid(convolution, batch * (channels * math.prod(old) + results * math.prod(spatial)))
-    axis = image.ndim - 1 if convolution.channels_last else 1
+    axis = convolution.channel_axis
 
     def step(starts, _, result):
         part = piece(image, starts[0] * channels, grid.shape[0] * channels, axis)
@@ -128,19 +128,10 @@ def _padded(image: Array, sides: Sequence[tuple[int, int]], convolution: Convolu
 
 def _channels_second(convolution: Convolution, image: Array, start: Start, count: int) -> Array:
     """Some groups of an image as (N, g, channels of a group, *spatial)."""
-    axis = image.ndim - 1 if convolution.channels_last else 1
+    axis = convolution.channel_axis
     width = image.shape[axis] // convolution.groups
     part = convolution.channels_second(piece(image, start * width, count * width, axis))
     return part.reshape(part.shape[0], count, width, *part.shape[2:])
-
-
-def _place(index: Start, sizes: Sequence[int]) -> list[Start]:
-    """The index on every axis of what is at `index` in row-major order."""
-    at = []
-    for size in reversed(sizes):
-        at.append(index % size if isinstance(index, int) else lax.rem(index, size))
-        index = index // size if isinstance(index, int) else lax.div(index, size)
-    return at[::-1]
 
 
 def _seen(
@@ -168,8 +159,8 @@ def _sum(convolution: Convolution, part: Array, weight: Array, taps: Sequence[Ta
     weight = weight.astype(convolution.accumulate)
     counts = [weight.shape[2], *(some.count for some in taps)]
 
-    def term(place: Sequence[Start]) -> Array:
-        channel, *at = place
+    def term(indices: Sequence[Start]) -> Array:
+        channel, *at = indices
         seen = _seen(part, 2 + rank if last else 2, channel, 1 if last else 3, taps, at, shape)
         entries = [channel, *(some.first + some.step * index for some, index in zip(taps, at, strict=True))]
         factor = weight
@@ -186,9 +177,9 @@ def _sum(convolution: Convolution, part: Array, weight: Array, taps: Sequence[Ta
     written = list(itertools.product(*map(range, counts[inside:])))
 
     def add(index, total):
-        outside = _place(index, counts[:inside])
-        for place in written:
-            total = total + term([*outside, *place])
+        outside = place(index, counts[:inside])
+        for inner in written:
+            total = total + term([*outside, *inner])
         return total
 
     sizes = (batch, *shape, *weight.shape[:2]) if last else (batch, *weight.shape[:2], *shape)
