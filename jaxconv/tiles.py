@@ -114,11 +114,16 @@ def cut(image: Array, first_axis: int, starts: Sequence[Start], sizes: Sequence[
 
 
 def piece(array: Array, start: Start, length: int, axis: int, stride: int = 1) -> Array:
-    """`length` positions of one axis, `stride` apart, from `start` on."""
+    """`length` positions of one axis, `stride` apart, from `start` on; a start that is known may be outside, where zeros are."""
     cells = stride * (length - 1) + 1
-    if isinstance(start, int):
-        return lax.slice_in_dim(array, start, start + cells, stride, axis)
-    return lax.slice_in_dim(lax.dynamic_slice_in_dim(array, start, cells, axis), 0, None, stride, axis)
+    if not isinstance(start, int):
+        return lax.slice_in_dim(lax.dynamic_slice_in_dim(array, start, cells, axis), 0, None, stride, axis)
+    zeros = [(0, 0, 0)] * array.ndim
+    zeros[axis] = (max(0, -start), max(0, start + cells - array.shape[axis]), 0)
+    if max(zeros[axis]):
+        array = lax.pad(array, jnp.zeros((), array.dtype), zeros)
+    start = max(0, start)
+    return lax.slice_in_dim(array, start, start + cells, stride, axis)
 
 
 def put(image: Array, tile: Array, first_axis: int, starts: Sequence[Start]) -> Array:

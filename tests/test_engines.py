@@ -30,7 +30,7 @@ def integers(geometry: Geometry, seed: int = 0) -> tuple:
     return tuple(generator.integers(-5, 6, shape).astype(np.float32) for shape in shapes)
 
 
-def check(engine: str, geometry: Geometry, tile: int, last: bool) -> None:
+def check(engine: str, geometry: Geometry, tile: int, last: bool, unfolded: int = 0) -> None:
     """The engine's three functions agree with torch to the bit."""
     module = importlib.import_module(f"jaxconv.engines.{engine}")
     options = geometry.options
@@ -38,7 +38,7 @@ def check(engine: str, geometry: Geometry, tile: int, last: bool) -> None:
         geometry.weight[2:], options.get("stride", 1), geometry.pads(), options.get("dilation", 1), geometry.rank
     )
     spatial, single = geometry.input[2:], jnp.dtype("float32")
-    convolution = Convolution(window, spatial, geometry.groups, None, single, single, last, tile=tile)
+    convolution = Convolution(window, spatial, geometry.groups, None, single, single, last, "auto", tile, unfolded)
 
     def run(input, weight, bias, cotangent):
         x, g = (convolution.as_given(image) for image in (input, cotangent))
@@ -60,6 +60,13 @@ def check(engine: str, geometry: Geometry, tile: int, last: bool) -> None:
 @pytest.mark.parametrize("index", range(len(BATCHED)), ids=[g.name for g in BATCHED])
 def test_engine_in_tiles(engine, index):
     check(engine, BATCHED[index], tile=150, last=index % 2 == 0)
+
+
+@pytest.mark.parametrize("unfolded", [1, 2, 3])
+@pytest.mark.parametrize("index", range(len(BATCHED)), ids=[g.name for g in BATCHED])
+def test_fold_of_some_axes_in_tiles(unfolded, index):
+    if unfolded <= BATCHED[index].rank:
+        check("fold", BATCHED[index], 150, index % 2 == 0, unfolded)
 
 
 @given(geometry=geometries(), engine=st.sampled_from(NAMES), tile=st.sampled_from([1, 300, 2**23]), last=st.booleans())

@@ -1,40 +1,47 @@
-"""Multiply first, then fold: the sum over taps comes last, and U is never built.
+"""Multiply first, then fold: the sum over taps comes last, and U is never built, or only in part.
 
-Eq. 3 to the letter, a tile at a time: the product of weight and cotangent has a row for every channel and tap, and fold adds
-its rows shifted, all in the cache. Eq. 2 in the same order: every tap's product with the input, then a sum of shifted rows.
-Eq. 4 unfolds the cotangent in place of the input. For layers whose products are smaller than U: few channels on the side that
-is summed to, one spatial axis, and strides above 1 backwards, where one product serves every phase of the stride.
+The first `unfolded` spatial axes are unfolded and the others folded: with K1 taps on axes of the one kind and K2 on the other,
+eq. 2 is a product with K1 columns a channel in and K2 rows a channel out, and a sum of its rows, shifted. That is K1 + K2 copies
+of an image where U has K1 K2, and a product of better shape. Eq. 4 is the product of the cotangent unfolded along the last axes
+and the input unfolded along the first. Eq. 3 and fold are eq. 2 of the turned kernel; at a stride they are eq. 3 to the letter, a
+product with one row for every channel and tap, which fold adds up shifted, every phase of the stride by itself.
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
 from jaxconv.engines import stream
-from jaxconv.tiles import Start, cut, each, interleaved, piece, put, tiles, unwritten
-from jaxconv.window import Taps, backward_reach, backward_taps, forward_taps
+from jaxconv.tiles import WRITTEN_OUT, Start, Tiles, blank, cut, each, interleaved, piece, put, tiles, unwritten
+from jaxconv.window import Taps, Window, backward_reach, backward_taps, forward_taps
+
+Cells = tuple[Start, int, tuple[int, int]]
+"""What a tile reads of one axis: the first cell, how many, and the smallest and largest that the first can be."""
 
 
 def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None = None) -> Array:
-    """Eq. 2, the sum over channels first and the sum over taps last."""
-    window, out_channels = convolution.window, weight.shape[0]
-    batch, _, _ = convolution.sizes(input)
-    # (g, q, c, *k) to (g, *k, q, c): one row a tap and output channel.
-    matrix = jnp.moveaxis(convolution.by_group(weight), (1, 2), (-2, -1))
-    bytes_a_position = batch * out_channels * window.taps * jnp.dtype(convolution.accumulate).itemsize
-    grid = tiles(
-        convolution.out_spatial,
-        bytes_a_position * math.prod(window.stride),
-        convolution.tile,
-    )
+    """Eq. 2, the sum over channels and the first axes' taps before the sum over the others' taps."""
+    window, unfolded = convolution.window, convolution.unfolded
+    batch, _, channels = convolution.sizes(input)
+    out_channels = weight.shape[0]
+    # (g, q, c, *k) to (g, *folded k, q, *unfolded k, c): a row a folded tap and channel out.
+    first, last = range(3, 3 + unfolded), range(3 + unfolded, 3 + window.rank)
+    matrix = jnp.transpose(convolution.by_group(weight), (0, *last, 1, *first, 2))
+    rows = matrix.shape[1 : 2 + len(last)]
+    grid = tiles(convolution.out_spatial, _bytes(convolution, batch, channels, out_channels), convolution.tile)
+    taps = [forward_taps(window, axis) for axis in range(window.rank)]
 
     def step(starts, _, result):
-        begins, sizes, reach = window.cells(starts, grid.shape, grid.sizes)
-        products = _products(convolution, matrix, cut(input, convolution.first_spatial, begins, sizes, reach))
-        for axis in reversed(range(window.rank)):
-            products = _sum(convolution, axis, products, forward_taps(window, axis), grid.shape[axis])
+        cells = list(zip(*window.cells(starts, grid.shape, grid.sizes), strict=True))
+        image, seen = _read(convolution, input, cells, taps)
+        image = _unfold(convolution, image, range(unfolded), seen, grid.shape)
+        products = _products(convolution, matrix, rows, image)
+        for axis in reversed(range(unfolded, window.rank)):
+            products = _sum(convolution, axis, axis - unfolded, products, seen[axis], grid.shape[axis])
         return put(result, _image(convolution, products, bias), convolution.first_spatial, starts)
 
     result = unwritten(convolution.shape(batch, grid.sizes, out_channels), convolution.result, weight, input)
@@ -42,31 +49,30 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
 
 
 def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:
-    """Eq. 3 and fold. Input positions come in blocks of `stride`, whose phases are summed apart and interleaved."""
-    window, groups, first = convolution.window, convolution.groups, convolution.first_spatial
-    batch, _, _ = convolution.sizes(cotangent)
-    in_channels = weight.shape[1] * groups
-    # (g, q, c, *k) to (g, *k, c, q): one row a tap and input channel.
+    """Eq. 3 and fold. At a stride, input positions come in blocks of `stride`, whose phases are summed apart and interleaved."""
+    window = convolution.window
+    batch, sizes, _ = convolution.sizes(cotangent)
+    if max(window.stride) == 1:
+        kernel = convolution.turned_kernel(weight).astype(cotangent.dtype)
+        return output(convolution.turned(sizes), cotangent, kernel, bias)
+    in_channels = weight.shape[1] * convolution.groups
+    # (g, q, c, *k) to (g, *k, c, q): one row a tap and channel in.
     matrix = jnp.moveaxis(convolution.by_group(weight), (2, 1), (-2, -1)).astype(cotangent.dtype)
     blocks = tuple(-(-size // stride) for size, stride in zip(convolution.spatial, window.stride, strict=True))
     bytes_a_block = batch * in_channels * window.taps * jnp.dtype(convolution.accumulate).itemsize
     grid = tiles(blocks, bytes_a_block, convolution.tile)
-    reaches = [backward_reach(window, axis) for axis in range(window.rank)]
+    axes = range(window.rank)
 
     def step(starts, _, result):
-        begins = [start + near for start, (near, _) in zip(starts, reaches, strict=True)]
-        sizes = [length + far - near for length, (near, far) in zip(grid.shape, reaches, strict=True)]
-        bounds = [
-            (near, near + size - length)
-            for (near, _), size, length in zip(reaches, grid.sizes, grid.shape, strict=True)
-        ]
-        products = _products(convolution, matrix, cut(cotangent, first, begins, sizes, bounds))
-        for axis in reversed(range(window.rank)):
+        cells = [_backward_cells(window, axis, starts[axis], grid) for axis in axes]
+        image, _ = _read(convolution, cotangent, cells, ())
+        products = _products(convolution, matrix, matrix.shape[1:-1], image)
+        for axis in reversed(axes):
             taps = [backward_taps(window, axis, phase) for phase in range(window.stride[axis])]
-            phases = [_sum(convolution, axis, products, some, grid.shape[axis]) for some in taps]
-            products = interleaved(phases, _spatial_axis(convolution, axis, axis))
+            sums = [_sum(convolution, axis, axis, products, some, grid.shape[axis]) for some in taps]
+            products = interleaved(sums, _spatial_axis(convolution, axis, axis))
         begins = [start * stride for start, stride in zip(starts, window.stride, strict=True)]
-        return put(result, _image(convolution, products, bias), first, begins)
+        return put(result, _image(convolution, products, bias), convolution.first_spatial, begins)
 
     whole = tuple(count * stride for count, stride in zip(blocks, window.stride, strict=True))
     # Another entry than that of `output`, which may have the same shape.
@@ -76,39 +82,141 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
 
 
 def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
-    """Eq. 4 with the cotangent unfolded by the turned kernel, where that is smaller than U; it needs stride 1."""
-    if max(convolution.window.stride) > 1:
+    """Eq. 4, with the cotangent unfolded in place of the input on the folded axes, which must have stride 1."""
+    window, unfolded, groups = convolution.window, convolution.unfolded, convolution.groups
+    if max((1, *window.stride[unfolded:])) > 1:
         return stream.weight_gradient(convolution, input, cotangent)
-    turned = convolution.turned(convolution.sizes(cotangent)[1])
-    gradient = stream.weight_gradient(turned, cotangent, input.astype(cotangent.dtype))
-    return convolution.turned_kernel(gradient)
+    batch, spatial, in_channels = convolution.sizes(input)
+    _, out_spatial, out_channels = convolution.sizes(cotangent)
+    input = input.astype(cotangent.dtype)
+    # The terms of the sum: output positions on the unfolded axes, input positions on the folded ones.
+    sizes = (*out_spatial[:unfolded], *spatial[unfolded:])
+    grid = tiles(sizes, _bytes(convolution, batch, in_channels, out_channels), convolution.tile)
+    axes = range(window.rank)
+    forward = [forward_taps(window, axis) for axis in axes]
+    backward = [backward_taps(window, axis, 0) for axis in axes]
+
+    def step(starts, begun, total):
+        same = [
+            (start, length, (0, size - length)) for start, length, size in zip(starts, grid.shape, sizes, strict=True)
+        ]
+        cells = list(zip(*window.cells(starts, grid.shape, sizes), strict=True))
+        cells[unfolded:] = same[unfolded:]
+        image, seen = _read(convolution, input, cells, forward)
+        u = _as_factor(convolution, _unfold(convolution, image, axes[:unfolded], seen, grid.shape))
+        cells = same[:unfolded] + [_backward_cells(window, axis, starts[axis], grid) for axis in axes[unfolded:]]
+        image, seen = _read(convolution, cotangent, cells, backward)
+        g = _as_factor(convolution, _unfold(convolution, image, axes[unfolded:], seen, grid.shape))
+        new = grid.is_new(starts, begun)
+        if new is not None:
+            # In both factors, since zero times infinity is no zero.
+            new = jnp.tile(new.reshape(-1), batch)
+            new = new[:, None] if convolution.channels_last else new
+            u, g = (jnp.where(new, factor, jnp.zeros((), factor.dtype)) for factor in (u, g))
+        terms = u.ndim - (2 if convolution.channels_last else 1)
+        return total + convolution.product(g, u, terms, terms)
+
+    kernel, outer, inner = window.kernel, out_channels // groups, in_channels // groups
+    shape = (*convolution.lead, math.prod(kernel[unfolded:]) * outer, math.prod(kernel[:unfolded]) * inner)
+    total = grid.walk(step, blank(shape, convolution.accumulate, input, cotangent))
+    total = total.reshape(groups, *kernel[unfolded:], outer, *kernel[:unfolded], inner)
+    # (g, *folded k, q, *unfolded k, c) to (g, q, c, *k).
+    folded = window.rank - unfolded
+    order = (0, 1 + folded, total.ndim - 1, *range(2 + folded, total.ndim - 1), *range(1, 1 + folded))
+    return jnp.transpose(total, order).reshape(out_channels, inner, *kernel).astype(convolution.result)
 
 
-def _products(convolution: Convolution, matrix: Array, image: Array) -> Array:
-    """Every tap's product with an image: (g, *k, channels, N, *spatial), or (g, N, *spatial, *k, channels) where those
-    are last."""
-    groups = convolution.groups
+def _bytes(convolution: Convolution, batch: int, channels: int, out_channels: int) -> int:
+    """What one position of a tile needs: a copy a channel and unfolded tap, a product a folded tap and channel out."""
+    kernel, unfolded = convolution.window.kernel, convolution.unfolded
+    cells = out_channels * math.prod(kernel[unfolded:]) + (channels * math.prod(kernel[:unfolded]) if unfolded else 0)
+    return batch * cells * jnp.dtype(convolution.accumulate).itemsize
+
+
+def _backward_cells(window: Window, axis: int, start: Start, grid: Tiles) -> Cells:
+    """What a tile of input positions, in blocks of `stride`, reads of the cotangent."""
+    near, far = backward_reach(window, axis)
+    length, size = grid.shape[axis], grid.sizes[axis]
+    return start + near, length + far - near, (near, near + size - length)
+
+
+def _read(
+    convolution: Convolution, image: Array, cells: Sequence[Cells], taps: Sequence[Taps]
+) -> tuple[Array, list[Taps]]:
+    """The cells of an image as (g, channels, N, *spatial), or (g, N, *spatial, channels) where those are last, and `taps` as
+    they see them.
+
+    An axis that is in one tile, and of few taps, is left as it is: what is outside is left to each tap.
+    """
     batch, spatial, channels = convolution.sizes(image)
-    rows, inner = matrix.shape[1:-1], channels // groups
-    matrix = matrix.reshape(*convolution.lead, math.prod(rows), inner)
+    cells, taps = list(cells), list(taps)
+    for axis, some in enumerate(taps):
+        start, _, (least, most) = cells[axis]
+        if least == most and some.count <= WRITTEN_OUT:
+            cells[axis] = 0, spatial[axis], (0, 0)
+            taps[axis] = replace(some, at=some.at + start)
+    part = cut(image, convolution.first_spatial, *map(list, zip(*cells, strict=True)))
+    inner = channels // convolution.groups
+    _, spatial, _ = convolution.sizes(part)
     if convolution.channels_last:
-        image = jnp.moveaxis(image.reshape(batch, *spatial, groups, inner), -2, 0).reshape(*convolution.lead, -1, inner)
-        product = convolution.product(image, matrix, image.ndim - 1, matrix.ndim - 1)
-        return product.reshape(groups, batch, *spatial, *rows)
-    image = jnp.moveaxis(image.reshape(batch, groups, inner, *spatial), 0, 2).reshape(*convolution.lead, inner, -1)
-    product = convolution.product(matrix, image, matrix.ndim - 1, image.ndim - 2)
-    return product.reshape(groups, *rows, batch, *spatial)
+        return jnp.moveaxis(part.reshape(batch, *spatial, convolution.groups, inner), -2, 0), taps
+    return jnp.moveaxis(part.reshape(batch, convolution.groups, inner, *spatial), 0, 2), taps
+
+
+def _unfold(
+    convolution: Convolution, image: Array, axes: Sequence[int], taps: Sequence[Taps], lengths: Sequence[int]
+) -> Array:
+    """What every tap of some axes sees of (g, channels, N, *spatial), as (g, *k, channels, N, *spatial); or of
+    (g, N, *spatial, channels), as (g, N, *spatial, *k, channels)."""
+    # Copied in the accumulator's dtype: the derivative of copying adds up. What is made is in the image's.
+    dtype = image.dtype
+    image = image.astype(convolution.accumulate)
+    at = 2 + convolution.window.rank if convolution.channels_last else 1
+    for made, axis in enumerate(reversed(axes)):
+        some = taps[axis]
+        spatial_axis = 2 + axis if convolution.channels_last else 3 + made + axis
+        shape = (*image.shape[:spatial_axis], lengths[axis], *image.shape[spatial_axis + 1 :])
+        last = axis == axes[0]
+        room = blank((*shape[:at], some.count, *shape[at:]), dtype if last else image.dtype, image)
+
+        def write(tap, room, image=image, some=some, spatial_axis=spatial_axis, length=lengths[axis]):
+            block = piece(image, some.at + some.shift * tap, length, spatial_axis, some.stride)
+            return lax.dynamic_update_index_in_dim(room, block.astype(room.dtype), tap, at)
+
+        image = each(some.count, write, room)
+    return image.astype(dtype)
+
+
+def _as_factor(convolution: Convolution, image: Array) -> Array:
+    """(g, *k, channels, N, *spatial) as (g, columns, terms), or (g, N, *spatial, *k, channels) as (g, terms, columns);
+    without g where there is one group."""
+    rank = convolution.window.rank
+    at = 2 + rank if convolution.channels_last else image.ndim - 1 - rank
+    return image.reshape(*convolution.lead, math.prod(image.shape[1:at]), math.prod(image.shape[at:]))
+
+
+def _products(convolution: Convolution, matrix: Array, rows: tuple[int, ...], image: Array) -> Array:
+    """The product of a matrix (g, *rows, *columns) and an image whose channels, and taps if any, are its columns:
+    (g, *rows, N, *spatial), or (g, N, *spatial, *rows) where channels are last."""
+    groups, rank = convolution.groups, convolution.window.rank
+    matrix = matrix.reshape(*convolution.lead, math.prod(rows), -1)
+    factor = _as_factor(convolution, image)
+    if convolution.channels_last:
+        product = convolution.product(factor, matrix, factor.ndim - 1, matrix.ndim - 1)
+        return product.reshape(*image.shape[: 2 + rank], *rows)
+    product = convolution.product(matrix, factor, matrix.ndim - 1, factor.ndim - 2)
+    return product.reshape(groups, *rows, *image.shape[-1 - rank :])
 
 
 def _spatial_axis(convolution: Convolution, axis: int, taps: int) -> int:
-    """Where a spatial axis is in products that still have so many axes of taps."""
+    """Where a spatial axis is in products that have so many axes of taps before their channels."""
     return 2 + axis if convolution.channels_last else 3 + taps + axis
 
 
-def _sum(convolution: Convolution, axis: int, products: Array, taps: Taps, length: int) -> Array:
-    """The sum over taps of an axis, `length` positions of each."""
-    tap_axis = 2 + convolution.window.rank + axis if convolution.channels_last else 1 + axis
-    spatial_axis = _spatial_axis(convolution, axis, axis)
+def _sum(convolution: Convolution, axis: int, before: int, products: Array, taps: Taps, length: int) -> Array:
+    """The sum over taps of a spatial axis, `length` positions of each; `before` are the axes of taps before this one."""
+    tap_axis = 2 + convolution.window.rank + before if convolution.channels_last else 1 + before
+    spatial_axis = _spatial_axis(convolution, axis, before)
 
     def part(index: Start) -> Array:
         one = lax.squeeze(piece(products, taps.first + taps.step * index, 1, tap_axis), [tap_axis])
