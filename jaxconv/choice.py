@@ -26,7 +26,7 @@ from jaxconv.convolution import Convolution
 
 ENGINES = ("auto", *engines.NAMES)
 
-_FEW_CHANNELS, _FEW_FOR_WEIGHTS = 8, 4
+_FEW_CHANNELS = 4
 _CPU_TILE = 2**23
 _ACCELERATOR_TILE = 2**28
 
@@ -38,13 +38,13 @@ def check_engine(engine: Any) -> None:
 
 def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None) -> Array:
     """Eq. 2, by the engine that is chosen for it."""
-    engine = chosen(convolution, "output", weight.shape, input)
+    engine, convolution = chosen(convolution, "output", weight.shape, input)
     return _by_platform(_in_tiles(convolution, input, weight.shape), engine.output, input, weight, bias)
 
 
 def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:
     """Eq. 3 and fold, by the engine that is chosen for it."""
-    engine = chosen(convolution, "input_gradient", weight.shape, cotangent)
+    engine, convolution = chosen(convolution, "input_gradient", weight.shape, cotangent)
     convolution = _in_tiles(convolution, cotangent, weight.shape)
     return _by_platform(convolution, engine.input_gradient, weight, cotangent, bias)
 
@@ -53,27 +53,49 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     """Eq. 4, by the engine that is chosen for it."""
     in_channels, out_channels = convolution.sizes(input)[2], convolution.sizes(cotangent)[2]
     weight = (out_channels, in_channels // convolution.groups, *convolution.window.kernel)
-    engine = chosen(convolution, "weight_gradient", weight, input)
+    engine, convolution = chosen(convolution, "weight_gradient", weight, input)
     return _by_platform(_in_tiles(convolution, input, weight), engine.weight_gradient, input, cotangent)
 
 
 def engine_name(convolution: Convolution, part: str, weight: tuple[int, ...]) -> str:
     """The rule: an engine for `part`, which is "output", "input_gradient" or "weight_gradient", of a weight of that shape."""
-    out_channels, in_channels = weight[0] // convolution.groups, weight[1]
-    if max(in_channels, out_channels) <= (_FEW_FOR_WEIGHTS if part == "weight_gradient" else _FEW_CHANNELS):
+    window = convolution.window
+    channels = max(weight[0] // convolution.groups, weight[1])
+    if channels <= (1 if part == "weight_gradient" and window.rank > 1 else _FEW_CHANNELS):
         return "taps"
-    strided, line = max(convolution.window.stride) > 1, convolution.window.rank == 1
-    if part == "input_gradient" and strided:
+    if part == "input_gradient" and max(window.stride) > 1:
         return "fold"
-    summed, given = (in_channels, out_channels) if part == "input_gradient" else (out_channels, in_channels)
-    few = 2 * summed <= given or (line and summed <= given and part != "weight_gradient")
-    return "fold" if few and not strided and convolution.window.taps > 1 else "stream"
+    plain = window.taps == max(window.stride) == 1 and not any(map(any, window.padding))
+    if plain and not convolution.channels_last and 4 * channels <= math.prod(convolution.spatial):
+        return "pointwise"
+    return "fold" if _unfolded(convolution, part, weight, window.rank) < window.rank else "stream"
 
 
-def chosen(convolution: Convolution, part: str, weight: tuple[int, ...], image: Array) -> Any:
-    """The engine that the caller named, or the rule's. An empty batch has no tiles, and is left to `materialise`."""
+def _unfolded(convolution: Convolution, part: str, weight: tuple[int, ...], most: int) -> int:
+    """How many of the first axes to unfold, `most` of them at most, and to fold the others: what moves the least memory.
+
+    That is a copy of the image a channel and unfolded tap, and a product a folded tap and channel that is summed to. An axis
+    with a stride is not folded, as most products would be for nothing.
+    """
+    window, (out_channels, in_channels) = convolution.window, (weight[0] // convolution.groups, weight[1])
+    given, summed = (out_channels, in_channels) if part == "input_gradient" else (in_channels, out_channels)
+    if part == "input_gradient" and max(window.stride) > 1:
+        return 0
+    least = max((axis + 1 for axis in range(window.rank) if window.stride[axis] > 1), default=0)
+
+    def moved(unfolded: int) -> int:
+        return given * math.prod(window.kernel[:unfolded]) + summed * math.prod(window.kernel[unfolded:])
+
+    return min(range(min(least, most), most + 1), key=moved)
+
+
+def chosen(convolution: Convolution, part: str, weight: tuple[int, ...], image: Array) -> tuple[Any, Convolution]:
+    """The engine that the caller named, or the rule's, and how it is used. An empty batch has no tiles, and is left to
+    `materialise`."""
     name = engine_name(convolution, part, weight) if convolution.engine == "auto" else convolution.engine
-    return importlib.import_module(f"jaxconv.engines.{name if image.size else 'materialise'}")
+    unfolded = _unfolded(convolution, part, weight, convolution.window.rank - 1)
+    engine = importlib.import_module(f"jaxconv.engines.{name if image.size else 'materialise'}")
+    return engine, replace(convolution, unfolded=unfolded)
 
 
 def _in_tiles(convolution: Convolution, image: Array, weight: tuple[int, ...]) -> Convolution:
@@ -84,7 +106,7 @@ def _in_tiles(convolution: Convolution, image: Array, weight: tuple[int, ...]) -
     """
     cells = image.shape[0] * weight[1] * convolution.groups * math.prod(weight[2:]) * math.prod(convolution.out_spatial)
     u = cells * image.dtype.itemsize
-    return replace(convolution, tile=_CPU_TILE if u <= 2 * _CPU_TILE else min(_CPU_TILE // 2, u // 12))
+    return replace(convolution, tile=_CPU_TILE if u <= 2 * _CPU_TILE else min(_CPU_TILE // 2, u // 18))
 
 
 def _by_platform(convolution: Convolution, function: Callable[..., Array], *given: Array | None) -> Array:

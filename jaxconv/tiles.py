@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.arguments import varying_alike
+from jaxconv.window import Cells, Place
 
 Start = int | Array
 
@@ -28,33 +29,50 @@ class Tiles:
         """Tiles on every axis."""
         return tuple(-(-size // length) for size, length in zip(self.sizes, self.shape, strict=True))
 
-    def walk(self, step: Callable[[tuple[Start, ...], tuple[Start, ...], Any], Any], carry: Any) -> Any:
-        """`carry = step(starts, begun, carry)` for every tile in turn, in one loop that is compiled once.
+    def walk(self, step: Callable[[list[Place], Any], Any], carry: Any, ends_apart: bool = False) -> Any:
+        """`carry = step(places, carry)` for every tile in turn, in one loop that is compiled once.
 
-        `starts` is the first position of the tile on every axis, and `begun` the first that no earlier tile had. Of a
-        single tile both are plain zeros, and there is no loop.
+        With `ends_apart`, where one axis alone is cut, its first and last tile are steps of their own before and after the
+        loop, with known places: then zeros around the image concern nothing in the loop.
         """
-        counts = self.counts
-        if math.prod(counts) == 1:
-            zeros = (0,) * len(counts)
-            return step(zeros, zeros, carry)
+        counts, whole = self.counts, [Place.known(0, 0)] * len(self.sizes)
+        cut_axes = [axis for axis, count in enumerate(counts) if count > 1]
+        if not cut_axes:
+            return step(whole, carry)
+        if not ends_apart or len(cut_axes) > 1:
+            return lax.fori_loop(0, math.prod(counts), lambda index, carry: step(self._places(index), carry), carry)
+        (axis,) = cut_axes
+        length, last = self.shape[axis], counts[axis] - 1
 
-        def body(index, carry):
-            starts, begun = [], []
-            for turn, count, length, size in zip(place(index, counts), counts, self.shape, self.sizes, strict=True):
-                begun.append(turn * length if count > 1 else 0)
-                starts.append(lax.min(begun[-1], size - length) if count > 1 else 0)
-            return step(tuple(starts), tuple(begun), carry)
+        def at(place: Place) -> list[Place]:
+            return [place if other == axis else same for other, same in enumerate(whole)]
 
-        return lax.fori_loop(0, math.prod(counts), body, carry)
+        def inner(index: Start, carry: Any) -> Any:
+            start = index * length
+            return step(at(Place(start, length, (last - 1) * length, start)), carry)
 
-    def is_new(self, starts: Sequence[Start], begun: Sequence[Start]) -> Array | None:
-        """Which positions of a tile no earlier tile had, `shape` of them; None where all tiles are new throughout."""
+        carry = step(at(Place.known(0, 0)), carry)
+        carry = lax.fori_loop(1, last, inner, carry) if last > 1 else carry
+        return step(at(Place.known(self.sizes[axis] - length, last * length)), carry)
+
+    def _places(self, index: Start) -> list[Place]:
+        """Of the tile at `index` in row-major order."""
+        places = []
+        for turn, count, length, size in zip(
+            place(index, self.counts), self.counts, self.shape, self.sizes, strict=True
+        ):
+            begun = turn * length
+            moved = lax.min(begun, size - length) if size % length else begun
+            places.append(Place(moved, 0, size - length, begun) if count > 1 else Place.known(0, 0))
+        return places
+
+    def is_new(self, places: Sequence[Place]) -> Array | None:
+        """Which positions of a tile no earlier tile had, `shape` of them; None where all are new throughout."""
         new = None
-        for axis, (size, length) in enumerate(zip(self.sizes, self.shape, strict=True)):
-            if size % length:
-                position = lax.broadcasted_iota(jnp.int32, self.shape, axis) + starts[axis]
-                new = position >= begun[axis] if new is None else new & (position >= begun[axis])
+        for axis, at in enumerate(places):
+            if at.start is not at.begun and not (isinstance(at.begun, int) and at.start == at.begun):
+                position = lax.broadcasted_iota(jnp.int32, self.shape, axis) + at.start
+                new = position >= at.begun if new is None else new & (position >= at.begun)
         return new
 
 
@@ -80,16 +98,13 @@ def place(index: Start, sizes: Sequence[int]) -> list[Start]:
     return at[::-1]
 
 
-def cut(image: Array, first_axis: int, starts: Sequence[Start], sizes: Sequence[int], reach: Sequence[tuple]) -> Array:
-    """`sizes` positions of the spatial axes of `image` from `starts` on, zero where that is outside.
-
-    `reach` holds the smallest and the largest start that an axis can have.
-    """
+def cut(image: Array, first_axis: int, cells: Sequence[Cells]) -> Array:
+    """The cells of the spatial axes of `image`, zero where they are outside."""
     begins: list[Start] = [0] * image.ndim
     into: list[Start] = [0] * image.ndim
     lengths, zeros = list(image.shape), [(0, 0, 0)] * image.ndim
     room, taken = list(image.shape), [0] * image.ndim
-    for axis, (start, size, (least, most)) in enumerate(zip(starts, sizes, reach, strict=True), first_axis):
+    for axis, (start, size, (least, most)) in enumerate(cells, first_axis):
         whole = image.shape[axis]
         if least == most:
             zeros[axis] = (-least, least + size - whole, 0)
@@ -97,9 +112,9 @@ def cut(image: Array, first_axis: int, starts: Sequence[Start], sizes: Sequence[
             continue
         # What there is of the tile goes to its place among zeros, whose number must be known beforehand.
         lengths[axis] = min(size, whole)
-        begins[axis] = lax.clamp(0, start, whole - lengths[axis])
         before, behind = max(0, -least), max(0, most + size - whole)
-        into[axis] = begins[axis] - start + behind
+        begins[axis] = lax.clamp(0, start, whole - lengths[axis]) if before or behind else start
+        into[axis] = begins[axis] - start + behind if before or behind else 0
         room[axis] = max(before + behind + lengths[axis], behind + size)
         taken[axis] = behind
     part = image if lengths == list(image.shape) else lax.dynamic_slice(image, begins, lengths)
@@ -108,7 +123,7 @@ def cut(image: Array, first_axis: int, starts: Sequence[Start], sizes: Sequence[
     if any(not isinstance(place, int) for place in into):
         part = lax.dynamic_update_slice(blank(tuple(room), image.dtype, image), part, into)
     ends = [begin + length for begin, length in zip(taken, room, strict=True)]
-    for axis, size in enumerate(sizes, first_axis):
+    for axis, (_, size, _) in enumerate(cells, first_axis):
         ends[axis] = taken[axis] + size
     return lax.slice(part, taken, ends)
 

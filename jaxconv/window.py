@@ -15,6 +15,24 @@ from dataclasses import dataclass
 from typing import Any
 
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
+Cells = tuple[Any, int, tuple[int, int]]
+"""Neighbouring cells of one axis: the first, which may be traced, how many, and the least and the most that the first can be."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tile is on one axis: its first position `start`, which is from `least` to `most`, and `begun`, the first position
+    that no earlier tile had. One that is known is the same number three times."""
+
+    start: Any
+    least: int
+    most: int
+    begun: Any
+
+    @classmethod
+    def known(cls, start: int, begun: int) -> "Place":
+        """A place that is known when this is traced."""
+        return cls(start, start, start, begun)
 
 
 @dataclass(frozen=True)
@@ -44,20 +62,16 @@ class Window:
         """Input cells from the first to the last that so many neighbouring output positions read, both included."""
         return self.stride[axis] * (positions - 1) + self.extent(axis)
 
-    def cells(
-        self, starts: Sequence[Any], shape: Sequence[int], sizes: Sequence[int]
-    ) -> tuple[list[Any], list[int], list[tuple[int, int]]]:
-        """What a tile of `shape` output positions from `starts` on reads of an input with `sizes` output positions.
+    def cells(self, axis: int, place: Place, positions: int) -> Cells:
+        """What so many neighbouring output positions read of an input."""
+        stride, (low, _) = self.stride[axis], self.padding[axis]
+        bounds = place.least * stride - low, place.most * stride - low
+        return place.start * stride - low, self.reach(axis, positions), bounds
 
-        The first cell and the number of cells on every axis, and the smallest and largest that the first one can be.
-        """
-        begins, lengths, reach = [], [], []
-        for axis, (start, length, size) in enumerate(zip(starts, shape, sizes, strict=True)):
-            stride, (low, _) = self.stride[axis], self.padding[axis]
-            begins.append(start * stride - low)
-            lengths.append(self.reach(axis, length))
-            reach.append((-low, (size - length) * stride - low))
-        return begins, lengths, reach
+    def backward_cells(self, axis: int, place: Place, positions: int) -> Cells:
+        """What so many neighbouring blocks of `stride` input positions read of a cotangent."""
+        near, far = backward_reach(self, axis)
+        return place.start + near, positions + far - near, (place.least + near, place.most + near)
 
     def output_size(self, spatial: Sequence[int], argument: str = "input") -> tuple[int, ...]:
         """Output positions on every axis of an input of `spatial` size.

@@ -135,16 +135,23 @@ def test_gradients_with_channels_last():
 
 RULE = [
     # weight, stride, groups: output, input gradient, weight gradient
-    ((64, 64, 3, 3), 1, 1, ("stream", "stream", "stream")),
-    ((64, 3, 7, 7), 2, 1, ("stream", "fold", "stream")),
-    ((256, 128, 3, 3), 2, 1, ("stream", "fold", "stream")),
-    ((16, 256, 3, 3), 1, 1, ("fold", "stream", "fold")),
-    ((48, 3, 3, 3), 1, 1, ("stream", "fold", "stream")),
-    ((64, 64, 5), 1, 1, ("fold", "fold", "stream")),
+    ((64, 64, 3, 3), 1, 1, ("fold 1", "fold 1", "fold 1")),
+    ((256, 64, 3, 3), 1, 1, ("stream", "fold 0", "stream")),
+    ((64, 3, 7, 7), 2, 1, ("stream", "fold 0", "stream")),
+    ((256, 128, 3, 3), 2, 1, ("stream", "fold 0", "stream")),
+    ((256, 128, 3, 3), (2, 1), 1, ("fold 1", "fold 0", "fold 1")),
+    ((256, 128, 3, 3), (1, 2), 1, ("stream", "fold 0", "stream")),
+    ((16, 256, 3, 3), 1, 1, ("fold 0", "stream", "fold 0")),
+    ((48, 3, 3, 3), 1, 1, ("stream", "fold 0", "stream")),
+    ((32, 16, 3, 3, 3), 1, 1, ("fold 2", "fold 1", "fold 2")),
+    ((64, 64, 5), 1, 1, ("fold 0", "fold 0", "fold 0")),
     ((144, 1, 3, 3), 1, 144, ("taps", "taps", "taps")),
-    ((128, 4, 3, 3), 2, 32, ("taps", "taps", "taps")),
-    ((256, 8, 3, 3), 1, 32, ("taps", "taps", "stream")),
-    ((64, 256, 1, 1), 1, 1, ("stream", "stream", "stream")),
+    ((128, 4, 3, 3), 2, 32, ("taps", "taps", "stream")),
+    ((128, 4, 9), 1, 32, ("taps", "taps", "taps")),
+    ((256, 8, 3, 3), 1, 32, ("fold 1", "fold 1", "fold 1")),
+    ((64, 256, 1, 1), 1, 1, ("pointwise", "pointwise", "pointwise")),
+    ((512, 256, 1, 1), 1, 1, ("fold 0", "fold 0", "fold 0")),
+    ((64, 256, 1, 1), 2, 1, ("stream", "fold 0", "stream")),
 ]
 
 
@@ -152,8 +159,12 @@ RULE = [
 def test_the_rule(weight, stride, groups, expected):
     window = make_window(weight[2:], stride, 0, 1, len(weight) - 2)
     convolution = Convolution(window, (32,) * window.rank, groups, None, jnp.float32, jnp.float32)
-    parts = ("output", "input_gradient", "weight_gradient")
-    assert tuple(choice.engine_name(convolution, part, weight) for part in parts) == expected
+    told = []
+    for part in ("output", "input_gradient", "weight_gradient"):
+        module, chosen = choice.chosen(convolution, part, weight, jnp.ones(1))
+        name = module.__name__.rpartition(".")[2]
+        told.append(f"fold {chosen.unfolded}" if name == "fold" else name)
+    assert tuple(told) == expected
 
 
 @pytest.mark.parametrize("engine", NAMES)

@@ -16,11 +16,8 @@ from jax import Array, lax
 
 from jaxconv.convolution import Convolution
 from jaxconv.engines import stream
-from jaxconv.tiles import WRITTEN_OUT, Start, Tiles, blank, cut, each, interleaved, piece, put, tiles, unwritten
-from jaxconv.window import Taps, Window, backward_reach, backward_taps, forward_taps
-
-Cells = tuple[Start, int, tuple[int, int]]
-"""What a tile reads of one axis: the first cell, how many, and the smallest and largest that the first can be."""
+from jaxconv.tiles import WRITTEN_OUT, Start, blank, cut, each, interleaved, piece, put, tiles, unwritten
+from jaxconv.window import Cells, Taps, backward_taps, forward_taps
 
 
 def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None = None) -> Array:
@@ -35,17 +32,19 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     grid = tiles(convolution.out_spatial, _bytes(convolution, batch, channels, out_channels), convolution.tile)
     taps = [forward_taps(window, axis) for axis in range(window.rank)]
 
-    def step(starts, _, result):
-        cells = list(zip(*window.cells(starts, grid.shape, grid.sizes), strict=True))
+    def step(places, result):
+        cells = [window.cells(axis, place, grid.shape[axis]) for axis, place in enumerate(places)]
         image, seen = _read(convolution, input, cells, taps)
         image = _unfold(convolution, image, range(unfolded), seen, grid.shape)
         products = _products(convolution, matrix, rows, image)
         for axis in reversed(range(unfolded, window.rank)):
             products = _sum(convolution, axis, axis - unfolded, products, seen[axis], grid.shape[axis])
-        return put(result, _image(convolution, products, bias), convolution.first_spatial, starts)
+        return put(
+            result, _image(convolution, products, bias), convolution.first_spatial, [place.start for place in places]
+        )
 
     result = unwritten(convolution.shape(batch, grid.sizes, out_channels), convolution.result, weight, input)
-    return grid.walk(step, result)
+    return grid.walk(step, result, ends_apart=True)
 
 
 def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:
@@ -63,15 +62,15 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
     grid = tiles(blocks, bytes_a_block, convolution.tile)
     axes = range(window.rank)
 
-    def step(starts, _, result):
-        cells = [_backward_cells(window, axis, starts[axis], grid) for axis in axes]
+    def step(places, result):
+        cells = [window.backward_cells(axis, places[axis], grid.shape[axis]) for axis in axes]
         image, _ = _read(convolution, cotangent, cells, ())
         products = _products(convolution, matrix, matrix.shape[1:-1], image)
         for axis in reversed(axes):
             taps = [backward_taps(window, axis, phase) for phase in range(window.stride[axis])]
             sums = [_sum(convolution, axis, axis, products, some, grid.shape[axis]) for some in taps]
             products = interleaved(sums, _spatial_axis(convolution, axis, axis))
-        begins = [start * stride for start, stride in zip(starts, window.stride, strict=True)]
+        begins = [place.start * stride for place, stride in zip(places, window.stride, strict=True)]
         return put(result, _image(convolution, products, bias), convolution.first_spatial, begins)
 
     whole = tuple(count * stride for count, stride in zip(blocks, window.stride, strict=True))
@@ -96,18 +95,15 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     forward = [forward_taps(window, axis) for axis in axes]
     backward = [backward_taps(window, axis, 0) for axis in axes]
 
-    def step(starts, begun, total):
-        same = [
-            (start, length, (0, size - length)) for start, length, size in zip(starts, grid.shape, sizes, strict=True)
-        ]
-        cells = list(zip(*window.cells(starts, grid.shape, sizes), strict=True))
-        cells[unfolded:] = same[unfolded:]
-        image, seen = _read(convolution, input, cells, forward)
+    def step(places, total):
+        same = [(at.start, length, (at.least, at.most)) for at, length in zip(places, grid.shape, strict=True)]
+        cells = [window.cells(axis, places[axis], grid.shape[axis]) for axis in axes[:unfolded]]
+        image, seen = _read(convolution, input, cells + same[unfolded:], forward)
         u = _as_factor(convolution, _unfold(convolution, image, axes[:unfolded], seen, grid.shape))
-        cells = same[:unfolded] + [_backward_cells(window, axis, starts[axis], grid) for axis in axes[unfolded:]]
-        image, seen = _read(convolution, cotangent, cells, backward)
+        cells = [window.backward_cells(axis, places[axis], grid.shape[axis]) for axis in axes[unfolded:]]
+        image, seen = _read(convolution, cotangent, same[:unfolded] + cells, backward)
         g = _as_factor(convolution, _unfold(convolution, image, axes[unfolded:], seen, grid.shape))
-        new = grid.is_new(starts, begun)
+        new = grid.is_new(places)
         if new is not None:
             # In both factors, since zero times infinity is no zero.
             new = jnp.tile(new.reshape(-1), batch)
@@ -118,7 +114,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
 
     kernel, outer, inner = window.kernel, out_channels // groups, in_channels // groups
     shape = (*convolution.lead, math.prod(kernel[unfolded:]) * outer, math.prod(kernel[:unfolded]) * inner)
-    total = grid.walk(step, blank(shape, convolution.accumulate, input, cotangent))
+    total = grid.walk(step, blank(shape, convolution.accumulate, input, cotangent), ends_apart=True)
     total = total.reshape(groups, *kernel[unfolded:], outer, *kernel[:unfolded], inner)
     # (g, *folded k, q, *unfolded k, c) to (g, q, c, *k).
     folded = window.rank - unfolded
@@ -127,17 +123,11 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
 
 
 def _bytes(convolution: Convolution, batch: int, channels: int, out_channels: int) -> int:
-    """What one position of a tile needs: a copy a channel and unfolded tap, a product a folded tap and channel out."""
+    """What one position of a tile needs: a copy for every channel and unfolded tap, a product for every channel out and folded
+    tap."""
     kernel, unfolded = convolution.window.kernel, convolution.unfolded
-    cells = out_channels * math.prod(kernel[unfolded:]) + (channels * math.prod(kernel[:unfolded]) if unfolded else 0)
+    cells = channels * math.prod(kernel[:unfolded]) + out_channels * math.prod(kernel[unfolded:])
     return batch * cells * jnp.dtype(convolution.accumulate).itemsize
-
-
-def _backward_cells(window: Window, axis: int, start: Start, grid: Tiles) -> Cells:
-    """What a tile of input positions, in blocks of `stride`, reads of the cotangent."""
-    near, far = backward_reach(window, axis)
-    length, size = grid.shape[axis], grid.sizes[axis]
-    return start + near, length + far - near, (near, near + size - length)
 
 
 def _read(
@@ -146,16 +136,18 @@ def _read(
     """The cells of an image as (g, channels, N, *spatial), or (g, N, *spatial, channels) where those are last, and `taps` as
     they see them.
 
-    An axis that is in one tile, and of few taps, is left as it is: what is outside is left to each tap.
+    On an axis where they are known, and the taps few, what is outside is left to each tap.
     """
     batch, spatial, channels = convolution.sizes(image)
     cells, taps = list(cells), list(taps)
     for axis, some in enumerate(taps):
-        start, _, (least, most) = cells[axis]
+        _, size, (least, most) = cells[axis]
         if least == most and some.count <= WRITTEN_OUT:
-            cells[axis] = 0, spatial[axis], (0, 0)
-            taps[axis] = replace(some, at=some.at + start)
-    part = cut(image, convolution.first_spatial, *map(list, zip(*cells, strict=True)))
+            begin = min(max(0, least), spatial[axis] - 1)
+            end = max(begin + 1, min(least + size, spatial[axis]))
+            cells[axis] = begin, end - begin, (begin, begin)
+            taps[axis] = replace(some, at=some.at + least - begin)
+    part = cut(image, convolution.first_spatial, cells)
     inner = channels // convolution.groups
     _, spatial, _ = convolution.sizes(part)
     if convolution.channels_last:

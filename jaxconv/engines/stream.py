@@ -12,7 +12,7 @@ from jax import Array, lax
 
 from jaxconv.convolution import Convolution
 from jaxconv.tiles import Start, Tiles, blank, cut, each, piece, put, tiles, unwritten
-from jaxconv.window import Window
+from jaxconv.window import Place, Window
 
 
 def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None = None) -> Array:
@@ -26,8 +26,8 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     # where the product is large beside U.
     rows_first = convolution.channels_last or matrix.shape[-1] > 3 * matrix.shape[-2]
 
-    def step(starts, _, result):
-        u = _unfold_tile(convolution, grid, input, starts)
+    def step(places, result):
+        u = _unfold_tile(convolution, grid, input, places)
         if rows_first:
             product = convolution.product(u, matrix, u.ndim - 1, u.ndim - 1)
             product = product.reshape(groups, batch, *grid.shape, out_channels // groups)
@@ -40,7 +40,7 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
         if bias is not None:
             tile = tile + convolution.along_channels(bias.astype(tile.dtype))
         tile = tile.astype(convolution.result)
-        return put(result, tile, convolution.first_spatial, starts)
+        return put(result, tile, convolution.first_spatial, [place.start for place in places])
 
     result = unwritten(convolution.shape(batch, grid.sizes, out_channels), convolution.result, weight, input)
     return grid.walk(step, result)
@@ -65,12 +65,11 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     input = input.astype(cotangent.dtype)
     grid = _grid(convolution, input, out_channels)
 
-    def step(starts, begun, total):
-        u = _unfold_tile(convolution, grid, input, starts)
-        first = convolution.first_spatial
-        ends = [(0, size - length) for size, length in zip(grid.sizes, grid.shape, strict=True)]
-        tile = cut(cotangent, first, starts, grid.shape, ends)
-        new = grid.is_new(starts, begun)
+    def step(places, total):
+        u = _unfold_tile(convolution, grid, input, places)
+        same = [(at.start, length, (at.least, at.most)) for at, length in zip(places, grid.shape, strict=True)]
+        tile = cut(cotangent, convolution.first_spatial, same)
+        new = grid.is_new(places)
         if new is not None:
             # In both factors, since zero times infinity is no zero.
             u = jnp.where(jnp.tile(new.reshape(-1), batch)[:, None], u, jnp.zeros((), u.dtype))
@@ -102,12 +101,12 @@ def _to_rows(convolution: Convolution, image: Array) -> Array:
     return jnp.moveaxis(image.reshape(*image.shape[:-1], convolution.groups, -1), -2, 0)
 
 
-def _unfold_tile(convolution: Convolution, grid: Tiles, input: Array, starts: tuple[Start, ...]) -> Array:
+def _unfold_tile(convolution: Convolution, grid: Tiles, input: Array, places: list[Place]) -> Array:
     """The rows of U for one tile of output positions: (g,) N and positions, taps and channels."""
     window, groups = convolution.window, convolution.groups
-    begins, sizes, reach = window.cells(starts, grid.shape, grid.sizes)
+    cells = [window.cells(axis, place, grid.shape[axis]) for axis, place in enumerate(places)]
     # Copied in the accumulator's dtype: the derivative of copying adds up, and U alone is in the input's.
-    part = cut(input, convolution.first_spatial, begins, sizes, reach).astype(convolution.accumulate)
+    part = cut(input, convolution.first_spatial, cells).astype(convolution.accumulate)
     rows = _to_rows(convolution, part)
     for axis in range(window.rank):
         if window.kernel[axis] == 1:

@@ -60,9 +60,10 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     taps = [forward_taps(window, axis) for axis in range(window.rank)]
     terms = inner * window.taps
 
-    def step(starts, _, total):
+    def step(places, total):
+        start = places[0].start
         seen, other = (
-            _channels_second(convolution, image, starts[0], grid.shape[0]).astype(convolution.accumulate)
+            _channels_second(convolution, image, start, grid.shape[0]).astype(convolution.accumulate)
             for image in (input, cotangent)
         )
         seen = lax.pad(seen, jnp.zeros((), seen.dtype), [(0, 0, 0)] * 3 + [(*pair, 0) for pair in window.padding])
@@ -75,7 +76,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
             )
 
         sums = each(terms, add, blank((terms, grid.shape[0], outer), convolution.accumulate, seen, other))
-        return put(total, sums, 1, starts)
+        return put(total, sums, 1, [start])
 
     # Every tap that is written out has a copy of what it sees.
     copies = terms if terms <= WRITTEN_OUT else 1
@@ -105,14 +106,15 @@ def _by_groups(
     grid = _grid(convolution, batch * (channels * math.prod(old) + results * math.prod(spatial)))
     axis = convolution.channel_axis
 
-    def step(starts, _, result):
-        part = piece(image, starts[0] * channels, grid.shape[0] * channels, axis)
-        own = piece(weight, starts[0], grid.shape[0], 0)
+    def step(places, result):
+        start = places[0].start
+        part = piece(image, start * channels, grid.shape[0] * channels, axis)
+        own = piece(weight, start, grid.shape[0], 0)
         tile = _image(convolution, sums(part.astype(convolution.accumulate), own))
         if bias is not None:
-            entries = piece(bias, starts[0] * results, grid.shape[0] * results, 0)
+            entries = piece(bias, start * results, grid.shape[0] * results, 0)
             tile = tile + convolution.along_channels(entries.astype(tile.dtype))
-        return put(result, tile.astype(convolution.result), axis, [starts[0] * results])
+        return put(result, tile.astype(convolution.result), axis, [start * results])
 
     result = unwritten(convolution.shape(batch, spatial, groups * results), convolution.result, weight, image)
     return grid.walk(step, result)
