@@ -39,13 +39,12 @@ def check_engine(engine: Any) -> None:
 def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None) -> Array:
     """Eq. 2, by the engine that is chosen for it."""
     engine, convolution = chosen(convolution, "output", weight.shape, input)
-    return _by_platform(_in_tiles(convolution, input, weight.shape), engine.output, input, weight, bias)
+    return _by_platform(convolution, engine.output, input, weight, bias)
 
 
 def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:
     """Eq. 3 and fold, by the engine that is chosen for it."""
     engine, convolution = chosen(convolution, "input_gradient", weight.shape, cotangent)
-    convolution = _in_tiles(convolution, cotangent, weight.shape)
     return _by_platform(convolution, engine.input_gradient, weight, cotangent, bias)
 
 
@@ -54,7 +53,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     in_channels, out_channels = convolution.sizes(input)[2], convolution.sizes(cotangent)[2]
     weight = (out_channels, in_channels // convolution.groups, *convolution.window.kernel)
     engine, convolution = chosen(convolution, "weight_gradient", weight, input)
-    return _by_platform(_in_tiles(convolution, input, weight), engine.weight_gradient, input, cotangent)
+    return _by_platform(convolution, engine.weight_gradient, input, cotangent)
 
 
 def engine_name(convolution: Convolution, part: str, weight: tuple[int, ...]) -> str:
@@ -90,23 +89,30 @@ def _unfolded(convolution: Convolution, part: str, weight: tuple[int, ...], most
 
 
 def chosen(convolution: Convolution, part: str, weight: tuple[int, ...], image: Array) -> tuple[Any, Convolution]:
-    """The engine that the caller named, or the rule's, and how it is used. An empty batch has no tiles, and is left to
-    `materialise`."""
+    """The engine that the caller named, or the rule's, and how it is used on a CPU. An empty batch has no tiles, and is left
+    to `materialise`."""
     name = engine_name(convolution, part, weight) if convolution.engine == "auto" else convolution.engine
-    unfolded = _unfolded(convolution, part, weight, convolution.window.rank - 1)
     engine = importlib.import_module(f"jaxconv.engines.{name if image.size else 'materialise'}")
-    return engine, replace(convolution, unfolded=unfolded)
+    unfolded = _unfolded(convolution, part, weight, convolution.window.rank - 1)
+    in_one_pass = name == "taps" and part != "weight_gradient"
+    return engine, replace(convolution, unfolded=unfolded, tile=_tile(convolution, weight, image, in_one_pass))
 
 
-def _in_tiles(convolution: Convolution, image: Array, weight: tuple[int, ...]) -> Convolution:
-    """With a size of tiles for the cache of a CPU.
+def _tile(convolution: Convolution, weight: tuple[int, ...], image: Array, in_one_pass: bool) -> int:
+    """Bytes of a tile for the cache of a CPU.
 
-    One tile of 8 MB where U is hardly larger. Else 4 MB, which stay in the cache with what is made of them; and of U so little
-    that all temporaries together are less than a quarter of it.
+    8 MB where U is hardly larger. Else 4 MB, which stay in the cache with what is made of them, and of U so little that all
+    temporaries of forward and backward together are less than a quarter of it. What reads its image in one pass takes it
+    whole, with its sides, where that is at most an eighth of U.
     """
-    cells = image.shape[0] * weight[1] * convolution.groups * math.prod(weight[2:]) * math.prod(convolution.out_spatial)
-    u = cells * image.dtype.itemsize
-    return replace(convolution, tile=_CPU_TILE if u <= 2 * _CPU_TILE else min(_CPU_TILE // 2, u // 18))
+    window = convolution.window
+    channels = image.shape[0] * weight[1] * convolution.groups * image.dtype.itemsize
+    u = channels * math.prod(weight[2:]) * math.prod(convolution.out_spatial)
+    sides = (max(sum(pair), window.extent(axis) - 1) for axis, pair in enumerate(window.padding))
+    whole = channels * math.prod(size + side for size, side in zip(convolution.spatial, sides, strict=True))
+    if in_one_pass and (u <= 2 * _CPU_TILE or 8 * whole <= u):
+        return whole
+    return _CPU_TILE if u <= 2 * _CPU_TILE else min(_CPU_TILE // 2, u // 18)
 
 
 def _by_platform(convolution: Convolution, function: Callable[..., Array], *given: Array | None) -> Array:

@@ -24,9 +24,9 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     taps = [forward_taps(window, axis) for axis in range(window.rank)]
 
     def sums(image, weight):
-        return _sum(convolution, _padded(image, window.padding, convolution), weight, taps, convolution.out_spatial)
+        return _sum(convolution, image, weight, taps, convolution.out_spatial)
 
-    return _by_groups(convolution, sums, input, weight, convolution.out_spatial, bias)
+    return _by_groups(convolution, sums, input, weight, window.padding, convolution.out_spatial, bias)
 
 
 def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:
@@ -40,8 +40,6 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
         sides.append((-near, count + far - size))
 
     def sums(image, weight):
-        image = _padded(image, sides, convolution)
-
         def phases(axis: int, taps: list[Taps]) -> Array:
             if axis == window.rank:
                 return _sum(convolution, image, weight, taps, blocks)
@@ -50,7 +48,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
 
         return phases(0, [])
 
-    return _by_groups(convolution, sums, cotangent, weight, convolution.spatial, bias)
+    return _by_groups(convolution, sums, cotangent, weight, sides, convolution.spatial, bias)
 
 
 def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
@@ -97,35 +95,45 @@ def _by_groups(
     sums: Callable[[Array, Array], Array],
     image: Array,
     weight: Array,
+    sides: Sequence[tuple[int, int]],
     spatial: tuple[int, ...],
     bias: Array | None,
 ) -> Array:
-    """`sums` of an image and a weight (g, results, channels, *k), some groups at a time, as an image."""
+    """`sums` of an image, with so many cells of zeros, or less, at its sides, and a weight (g, results, channels, *k), some
+    groups at a time, as an image."""
     batch, old, _ = convolution.sizes(image)
     groups, results, channels = weight.shape[:3]
-    grid = _grid(convolution, batch * (channels * math.prod(old) + results * math.prod(spatial)))
+    padded = tuple(size + low + high for size, (low, high) in zip(old, sides, strict=True))
+    grid = _grid(convolution, batch * channels * math.prod(padded))
     axis = convolution.channel_axis
 
-    def step(places, result):
-        start = places[0].start
-        part = piece(image, start * channels, grid.shape[0] * channels, axis)
-        own = piece(weight, start, grid.shape[0], 0)
-        tile = _image(convolution, sums(part.astype(convolution.accumulate), own))
+    def tile(part: Array, start: Start) -> Array:
+        tile = _image(convolution, sums(part, piece(weight, start, grid.shape[0], 0)))
         if bias is not None:
             entries = piece(bias, start * results, grid.shape[0] * results, 0)
             tile = tile + convolution.along_channels(entries.astype(tile.dtype))
-        return put(result, tile.astype(convolution.result), axis, [start * results])
+        return tile.astype(convolution.result)
+
+    def widened(part: Array, sides: Sequence[tuple[int, int]]) -> Array:
+        zeros = [(0, 0, 0)] * part.ndim
+        zeros[convolution.first_spatial : convolution.first_spatial + len(sides)] = [(*pair, 0) for pair in sides]
+        return lax.pad(part.astype(convolution.accumulate), jnp.zeros((), convolution.accumulate), zeros)
+
+    if grid.counts == (1,):
+        return tile(widened(image, sides), 0)
+
+    def step(places, carry):
+        result, room = carry
+        start = places[0].start
+        part = piece(image, start * channels, grid.shape[0] * channels, axis)
+        part = widened(part, [(min(0, low), min(0, high)) for low, high in sides])
+        room = put(room, part, convolution.first_spatial, [max(0, low) for low, _ in sides])
+        return put(result, tile(room, start), axis, [start * results]), room
 
     result = unwritten(convolution.shape(batch, spatial, groups * results), convolution.result, weight, image)
-    return grid.walk(step, result)
-
-
-def _padded(image: Array, sides: Sequence[tuple[int, int]], convolution: Convolution) -> Array:
-    """An image with so many cells of zeros, or so many cells less, on every axis."""
-    first = convolution.first_spatial
-    zeros = [(0, 0, 0)] * image.ndim
-    zeros[first : first + len(sides)] = [(*pair, 0) for pair in sides]
-    return lax.pad(image, jnp.zeros((), image.dtype), zeros)
+    # Every tile goes to the same place among the same zeros: to pad each one would write every cell with a condition.
+    room = blank(convolution.shape(batch, padded, grid.shape[0] * channels), convolution.accumulate, image)
+    return grid.walk(step, (result, room))[0]
 
 
 def _channels_second(convolution: Convolution, image: Array, start: Start, count: int) -> Array:
