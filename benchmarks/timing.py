@@ -17,9 +17,10 @@ class Ratio(NamedTuple):
 def in_turn(calls: Mapping[str, Callable[[], Any]], rounds: int, patience: float) -> dict[str, list[float]]:
     """Seconds of every call of every contender.
 
-    Each is called once without being timed before each timed call, which leaves the caches, and the threads that some
-    libraries keep spinning for a while, as it would find them if it were alone. Who goes first changes every round. A
-    contender that needs more than `patience` seconds for a call is not called again, and that call stands.
+    Before each timed call of a contender it is called without being timed, once and until 10 ms have passed, which leaves the
+    caches, and the threads that some libraries keep spinning for a while, as it would find them if it were alone. Who goes
+    first, and who follows whom, changes every round. A contender that needs more than `patience` seconds for a call is not
+    called again, and that call stands.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     slow = set()
@@ -32,10 +33,15 @@ def in_turn(calls: Mapping[str, Callable[[], Any]], rounds: int, patience: float
     order = [name for name in calls if name not in slow]
     for number in range(rounds):
         turn = number % max(1, len(order))
-        for name in order[turn:] + order[:turn]:
-            calls[name]()
+        for name in (order[turn:] + order[:turn])[:: 1 if number % 2 else -1]:
+            begun = time.perf_counter()
+            while time.perf_counter() - begun < _WARM:
+                calls[name]()
             seconds[name].append(_timed(calls[name]))
     return seconds
+
+
+_WARM = 0.01
 
 
 def _timed(call: Callable[[], Any]) -> float:

@@ -2,10 +2,10 @@
 
 | what is asked for | engine | why |
 | --- | --- | --- |
-| at most 8 channels a group on both sides, 4 for a weight gradient | `taps` | a product has too few rows to share U's cost |
-| output, stride 1, half the channels out or fewer; or one spatial axis, no more channels out than in | `fold` | smaller than U |
-| input gradient, likewise with in and out exchanged; or any stride above 1 | `fold` | one product for all phases |
-| weight gradient, stride 1, half the channels out or fewer | `fold` | the unfolded cotangent is smaller than U |
+| at most 16 pairs of channels in and out a group; 1 for a weight gradient of several axes | `taps` | too little to multiply |
+| one tap, stride 1, no padding, four times as many positions as channels, channels first | `pointwise` | nothing is moved |
+| input gradient at a stride | `fold` | one product for all phases |
+| less memory is moved when only the first axes are unfolded, and the others, of stride 1, folded | `fold` | K1 + K2 for K1 K2 |
 | everything else | `stream` | U in tiles, one large product each |
 
 The platform sets the size of a tile: what fits into the cache of a CPU, what fills an accelerator.
@@ -26,7 +26,7 @@ from jaxconv.convolution import Convolution
 
 ENGINES = ("auto", *engines.NAMES)
 
-_FEW_CHANNELS = 4
+_FEW_PRODUCTS = 16
 _CPU_TILE = 2**23
 _ACCELERATOR_TILE = 2**28
 
@@ -59,13 +59,13 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
 def engine_name(convolution: Convolution, part: str, weight: tuple[int, ...]) -> str:
     """The rule: an engine for `part`, which is "output", "input_gradient" or "weight_gradient", of a weight of that shape."""
     window = convolution.window
-    channels = max(weight[0] // convolution.groups, weight[1])
-    if channels <= (1 if part == "weight_gradient" and window.rank > 1 else _FEW_CHANNELS):
+    out_channels, in_channels = weight[0] // convolution.groups, weight[1]
+    if in_channels * out_channels <= (1 if part == "weight_gradient" and window.rank > 1 else _FEW_PRODUCTS):
         return "taps"
     if part == "input_gradient" and max(window.stride) > 1:
         return "fold"
     plain = window.taps == max(window.stride) == 1 and not any(map(any, window.padding))
-    if plain and not convolution.channels_last and 4 * channels <= math.prod(convolution.spatial):
+    if plain and not convolution.channels_last and 4 * max(in_channels, out_channels) <= math.prod(convolution.spatial):
         return "pointwise"
     return "fold" if _unfolded(convolution, part, weight, window.rank) < window.rank else "stream"
 

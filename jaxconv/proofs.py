@@ -6,7 +6,7 @@ definitions that share nothing with them (`derivations.equations`), their deriva
 
 import importlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -71,7 +71,9 @@ def proofs() -> Iterator[Proof]:
             yield from _of_conv_transpose(name, getattr(jaxconv, name), geometry)
         yield from _of_conv_local(geometry)
         for name in engines.NAMES:
-            yield from _of_engine(name, geometry)
+            # What has more taps than one is the engine `stream` under the name of `pointwise`.
+            if name != "pointwise" or max(geometry.kernel) == 1:
+                yield from _of_engine(name, geometry)
     yield from _of_padding_modes()
     yield from _of_layouts()
     yield from _of_lax()
@@ -331,7 +333,7 @@ def _derivatives(
 
 
 def _of_engine(name: str, geometry: Geometry) -> Iterator[Proof]:
-    """The engine's three functions themselves, whoever chooses them."""
+    """The engine's three functions themselves, whoever chooses them, and `fold` with every number of axes unfolded."""
     engine = importlib.import_module(f"jaxconv.engines.{name}")
     layer, sizes = Layer(geometry.rank), geometry.index_set()
     window = Window(geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
@@ -340,23 +342,18 @@ def _of_engine(name: str, geometry: Geometry) -> Iterator[Proof]:
         window, geometry.spatial, geometry.groups, None, jnp.dtype("float32"), jnp.float32, tile=_TILE
     )
     input, weight, bias, output = _shapes(geometry)
+    tensors = (layer.input, layer.weight, layer.bias)
     table = (
-        (
-            "output",
-            layer.convolution,
-            layer.output,
-            (layer.input, layer.weight, layer.bias),
-            (input, weight, bias),
-            output,
-        ),
+        ("output", layer.convolution, layer.output, tensors, (input, weight, bias), output),
         ("input_gradient", layer.input_claim, layer.input, (layer.weight, layer.cotangent), (weight, output), input),
         ("weight_gradient", layer.weight_claim, layer.weight, (layer.input, layer.cotangent), (input, output), weight),
     )
-    for part, source, result, tensors, shapes, shape in table:
-        function = _named(f"{name}.{part}", partial(getattr(engine, part), convolution))
-        truth = _definition(source, sizes, result, tensors, shape)
-        statement = f"{part.replace('_', ' ')} is its definition"
-        yield Proof(f"engine {name}", statement, str(geometry), partial(prove_definition, function, truth, *shapes))
-        yield Proof(
-            f"engine {name}", f"VJP of {part.replace('_', ' ')}", str(geometry), partial(prove_vjp, function, *shapes)
-        )
+    for unfolded in range(geometry.rank if name == "fold" else 1):
+        told = f", {unfolded} axes unfolded" if unfolded else ""
+        for part, source, result, tensors, shapes, shape in table:
+            function = _named(f"{name}.{part}", partial(getattr(engine, part), replace(convolution, unfolded=unfolded)))
+            truth, where = _definition(source, sizes, result, tensors, shape), str(geometry)
+            what = part.replace("_", " ")
+            definition = partial(prove_definition, function, truth, *shapes)
+            yield Proof(f"engine {name}", f"{what} is its definition{told}", where, definition)
+            yield Proof(f"engine {name}", f"VJP of {what}{told}", where, partial(prove_vjp, function, *shapes))

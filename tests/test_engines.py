@@ -62,11 +62,13 @@ def test_engine_in_tiles(engine, index):
     check(engine, BATCHED[index], tile=150, last=index % 2 == 0)
 
 
-@pytest.mark.parametrize("unfolded", [1, 2, 3])
-@pytest.mark.parametrize("index", range(len(BATCHED)), ids=[g.name for g in BATCHED])
-def test_fold_of_some_axes_in_tiles(unfolded, index):
-    if unfolded <= BATCHED[index].rank:
-        check("fold", BATCHED[index], 150, index % 2 == 0, unfolded)
+@pytest.mark.parametrize(
+    ("geometry", "unfolded"),
+    [pytest.param(g, n, id=f"{g.name} {n}") for g in BATCHED for n in range(1, g.rank)],
+)
+def test_fold_of_the_last_axes_in_tiles(geometry, unfolded):
+    for last in (False, True):
+        check("fold", geometry, 150, last, unfolded)
 
 
 @given(geometry=geometries(), engine=st.sampled_from(NAMES), tile=st.sampled_from([1, 300, 2**23]), last=st.booleans())
