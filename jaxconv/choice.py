@@ -116,11 +116,19 @@ def _tile(convolution: Convolution, weight: tuple[int, ...], image: Array, in_on
 
 
 def _by_platform(convolution: Convolution, function: Callable[..., Array], *given: Array | None) -> Array:
-    """`function` of the convolution with tiles for the platform that this is compiled for."""
+    """`function` of the convolution, used in the way of the platform that this is compiled for."""
     arrays = [array for array in given if array is not None]
     cells = max(array.size for array in arrays) * convolution.window.taps * math.prod(convolution.window.stride)
     if cells * jnp.dtype(convolution.accumulate).itemsize <= convolution.tile:
         # One tile on every platform.
         return function(convolution, *arrays)
     elsewhere = replace(convolution, tile=_ACCELERATOR_TILE)
-    return lax.platform_dependent(*arrays, cpu=partial(function, convolution), default=partial(function, elsewhere))
+    on_cpu = partial(_widened, convolution, function)
+    return lax.platform_dependent(*arrays, cpu=on_cpu, default=partial(function, elsewhere))
+
+
+def _widened(convolution: Convolution, function: Callable[..., Array], *arrays: Array) -> Array:
+    """`function` in the dtype of the accumulator: XLA for CPU takes and puts tiles of 16-bit numbers by converting the whole
+    array, every time."""
+    wide = [array.astype(convolution.accumulate) for array in arrays]
+    return function(convolution.giving(convolution.accumulate), *wide).astype(convolution.result)
