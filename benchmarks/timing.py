@@ -32,8 +32,8 @@ def in_turn(calls: Mapping[str, Callable[[], Any]], rounds: int, patience: float
             slow.add(name)
     order = [name for name in calls if name not in slow]
     for number in range(rounds):
-        turn = number % max(1, len(order))
-        for name in (order[turn:] + order[:turn])[:: 1 if number % 2 else -1]:
+        turn = number // 2 % max(1, len(order))
+        for name in (order[turn:] + order[:turn])[:: -1 if number % 2 else 1]:
             begun = time.perf_counter()
             while time.perf_counter() - begun < _WARM:
                 calls[name]()

@@ -13,6 +13,7 @@ The platform sets the size of a tile: what fits into the cache of a CPU, what fi
 
 import importlib
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -94,23 +95,25 @@ def chosen(convolution: Convolution, part: str, weight: tuple[int, ...], image: 
     name = engine_name(convolution, part, weight) if convolution.engine == "auto" else convolution.engine
     engine = importlib.import_module(f"jaxconv.engines.{name if image.size else 'materialise'}")
     unfolded = _unfolded(convolution, part, weight, convolution.window.rank - 1)
-    in_one_pass = name == "taps" and part != "weight_gradient"
-    return engine, replace(convolution, unfolded=unfolded, tile=_tile(convolution, weight, image, in_one_pass))
+    return engine, replace(convolution, unfolded=unfolded, tile=_tile(convolution, name, part, weight, image))
 
 
-def _tile(convolution: Convolution, weight: tuple[int, ...], image: Array, in_one_pass: bool) -> int:
-    """Bytes of a tile for the cache of a CPU.
+def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...], image: Array) -> int:
+    """Bytes of an engine's tile for the cache of a CPU.
 
     8 MB where U is hardly larger. Else 4 MB, which stay in the cache with what is made of them, and of U so little that all
-    temporaries of forward and backward together are less than a quarter of it. What reads its image in one pass takes it
-    whole, with its sides, where that is at most an eighth of U.
+    temporaries of forward and backward together are less than a quarter of it. `taps`, which reads its image in one pass,
+    takes it whole, with its sides, where that is at most an eighth of U; a single tap needs no tiles.
     """
     window = convolution.window
-    channels = image.shape[0] * weight[1] * convolution.groups * image.dtype.itemsize
-    u = channels * math.prod(weight[2:]) * math.prod(convolution.out_spatial)
+    if name == "pointwise" and window.taps == 1:
+        return sys.maxsize
+    channels = image.shape[0] * weight[1] * convolution.groups
+    u = image.dtype.itemsize * channels * window.taps * math.prod(convolution.out_spatial)
     sides = (max(sum(pair), window.extent(axis) - 1) for axis, pair in enumerate(window.padding))
-    whole = channels * math.prod(size + side for size, side in zip(convolution.spatial, sides, strict=True))
-    if in_one_pass and (u <= 2 * _CPU_TILE or 8 * whole <= u):
+    cells = channels * math.prod(size + side for size, side in zip(convolution.spatial, sides, strict=True))
+    whole = cells * jnp.dtype(convolution.accumulate).itemsize
+    if name == "taps" and part != "weight_gradient" and (u <= 2 * _CPU_TILE or 8 * whole <= u):
         return whole
     return _CPU_TILE if u <= 2 * _CPU_TILE else min(_CPU_TILE // 2, u // 18)
 

@@ -68,8 +68,21 @@ def test_contenders_take_turns_and_slow_ones_are_called_once(monkeypatch):
     monkeypatch.setattr("benchmarks.timing.time.perf_counter", lambda: clock[0])
     seconds = in_turn({name: calling(name) for name in costs}, rounds=3, patience=10)
     assert seconds == {"a": [1.0] * 3, "b": [2.0] * 3, "slow": [50.0]}
-    # After two calls each to begin with: an untimed and a timed one in turn, the first to go changing.
-    assert called[6:] == ["a", "a", "b", "b", "b", "b", "a", "a", "a", "a", "b", "b"]
+    # After two calls each to begin with: an untimed and a timed one in turn, the order changing.
+    assert called[6:] == ["a", "a", "b", "b", "b", "b", "a", "a", "b", "b", "a", "a"]
+
+
+def test_a_contender_is_warm_for_10_ms_before_it_is_timed(monkeypatch):
+    called, clock = [], [0.0]
+
+    def call():
+        called.append(clock[0])
+        clock[0] += 0.003
+
+    monkeypatch.setattr("benchmarks.timing.time.perf_counter", lambda: clock[0])
+    in_turn({"quick": call}, rounds=2, patience=10)
+    # Two calls to begin with; then four that pass 12 ms and the timed one, in each round.
+    assert len(called) == 2 + 2 * (4 + 1)
 
 
 def test_ratios():

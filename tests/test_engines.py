@@ -78,15 +78,39 @@ def test_engine_on_drawn_geometries(geometry, engine, tile, last):
         check(engine, geometry, tile, last)
 
 
+ROWS = [
+    Geometry("padded", (2, 3, 11, 6), (4, 3, 3, 3), {"padding": 1}),
+    Geometry("strided", (1, 2, 17, 5), (3, 2, 3, 2), {"stride": (2, 1), "padding": (2, 1)}),
+    Geometry("dilated", (1, 4, 13, 5), (2, 2, 3, 3), {"dilation": 2, "padding": (3, 2), "groups": 2}),
+    Geometry("overhanging", (1, 1, 9, 3), (2, 1, 5, 3), {"padding": (4, 2)}),
+    Geometry("signal", (2, 3, 29), (4, 3, 5), {"padding": 2}),
+]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4])
+@pytest.mark.parametrize("geometry", ROWS, ids=[g.name for g in ROWS])
+def test_tiles_of_a_few_rows(geometry, rows):
+    """Where one axis alone is cut, its first and last tile are apart from the loop."""
+    unfolded = geometry.rank - 1
+    batch, (out_channels, in_channels, *kernel) = geometry.input[0], geometry.weight
+    # By the engine's own account of a position, times a row.
+    copies = in_channels * geometry.groups * int(np.prod(kernel[:unfolded]))
+    position = 4 * batch * (copies + out_channels * int(np.prod(kernel[unfolded:])))
+    tile = rows * position * int(np.prod(geometry.output_shape()[3:]))
+    for last in (False, True):
+        check("fold", geometry, tile, last, unfolded)
+
+
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("place", [0, 3], ids=["input", "cotangent"])
-def test_an_infinity_in_two_tiles_is_summed_once(last, place):
+@pytest.mark.parametrize(("engine", "tile"), [("stream", 2 * 4 * 2 * 4), ("fold", 2 * 4 * 5 * 4)])
+def test_an_infinity_in_two_tiles_is_summed_once(engine, tile, last, place):
     """The last tile of 5 rows in pairs starts one row back: what it has a second time must not count, not even as NaN."""
     geometry = Geometry("infinity", (1, 2, 5, 4), (3, 2, 1, 1))
-    module = importlib.import_module("jaxconv.engines.stream")
+    module = importlib.import_module(f"jaxconv.engines.{engine}")
     single = jnp.dtype("float32")
     window = make_window((1, 1), 1, 0, 1, 2)
-    convolution = Convolution(window, (5, 4), 1, None, single, single, last, tile=2 * 4 * 2 * 4)
+    convolution = Convolution(window, (5, 4), 1, None, single, single, last, tile=tile)
     arrays = tuple(np.abs(array) + 1 for array in integers(geometry))
     arrays[place][0, 0, 3, 1] = np.inf
     expected = torch_results(geometry, arrays)[2]  # type: ignore[arg-type]
@@ -209,7 +233,8 @@ LARGE = [
     ("r64", (8, 64, 56, 56), (64, 64, 3, 3), {"padding": 1}),
     ("first layer", (8, 3, 160, 160), (64, 3, 7, 7), {"stride": 2, "padding": 3}),
     ("signal", (4, 64, 4096), (64, 64, 5), {"padding": 2}),
-    ("depthwise", (4, 96, 56, 56), (96, 1, 5, 5), {"padding": 2, "groups": 96}),
+    ("depthwise", (4, 96, 56, 56), (96, 1, 3, 3), {"padding": 1, "groups": 96}),
+    ("pointwise", (8, 256, 56, 56), (64, 256, 1, 1), {}),
     ("image", (1, 16, 4096, 4096), (16, 16, 3, 3), {"padding": 1}),
 ]
 
@@ -258,7 +283,7 @@ x, w, g = (16, 8, 12, 10), (8, 8, 3, 3), (16, 8, 12, 10)
 for name in sys.argv[1:]:
     for tile in (2**23, 2**12):
         engine = importlib.import_module(f"jaxconv.engines.{name}")
-        c = Convolution(window, (12, 10), 1, None, jnp.float32, jnp.float32, tile=tile)
+        c = Convolution(window, (12, 10), 1, None, jnp.float32, jnp.float32, tile=tile, unfolded=1)
         print(name, tile,
             kinds(lambda x, w: engine.output(c, x, w, None), (x, w), (split, whole), split),
             kinds(partial(engine.input_gradient, c), (w, g), (whole, split), split),
