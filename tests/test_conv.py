@@ -37,7 +37,7 @@ def test_torch_agrees_on_named_geometries(geometry, dtype):
     engine=st.sampled_from(ENGINES),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=60)
+@settings(max_examples=45)
 def test_torch_agrees_on_drawn_geometries(geometry, dtype, engine, seed):
     arrays = geometry.arrays(dtype, seed)
     assert_right(geometry, arrays, run(geometry, arrays, engine=engine), dtype)

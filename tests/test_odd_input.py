@@ -94,7 +94,7 @@ def drawn(shapes):
 @given(layer=layers())
 @example(layer=(2, ((1, 3, 5, 5), (4, 3, 3, 3), None), {"stride": 2, "padding": "same", "dilation": 1, "groups": 1}))
 @example(layer=(1, ((0, 2, 1), (2, 2, 2), (2,)), {"stride": 1, "padding": 1, "dilation": 2, "groups": 1}))
-@settings(max_examples=80)
+@settings(max_examples=60)
 def test_conv(layer):
     rank, shapes, options = layer
     ours = getattr(jaxconv, f"conv{rank}d")
