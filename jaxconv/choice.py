@@ -5,7 +5,7 @@
 | at most 16 pairs of channels in and out a group; 1 for a weight gradient of several axes | `taps` | too little to multiply |
 | one tap, stride 1, no padding, four times as many positions as channels, channels first | `pointwise` | nothing is moved |
 | input gradient at a stride | `fold` | one product for all phases |
-| less memory is moved when only the first axes are unfolded, and the others, of stride 1, folded | `fold` | K1 + K2 for K1 K2 |
+| no more is moved when only the first axes are unfolded, and the others, of stride 1, folded | `fold` | K1 + K2 for K1 K2 |
 | everything else | `stream` | U in tiles, one large product each |
 
 The platform sets the size of a tile: what fits into the cache of a CPU, what fills an accelerator.

@@ -2,7 +2,7 @@
 
 With one or a few channels a group, as in depthwise layers, a product has nothing to share between rows, and its time would
 be U's. Here a tile of the output is one fused loop over positions, which adds up every tap's shifted input times its weight,
-so that nothing is written but the output. Eq. 4 is one reduction a tap. Tiles are some of the groups, and whole in space.
+so that nothing is written but the output. Eq. 4 is one reduction a tap. Tiles are some of the groups, or all, and whole in space.
 """
 
 import itertools
