@@ -68,16 +68,12 @@ def test_a_bug_planted_in_an_engine_is_found(monkeypatch, name, part):
     jax.clear_caches()  # or a jitted function would run the engine that it was traced with
     geometry = next(g for g in proofs.GEOMETRIES if name != "pointwise" or max(g.kernel) == 1)
     # The first geometry has few channels: that is where `conv` uses taps.
-    users = {f"engine {name}", *(("conv", "conv1d") if name == "taps" else ())}
-    failing = {
-        proof.subject
-        for proof in proofs.proofs()
-        if proof.geometry == str(geometry)
-        and proof.subject in users
-        and (proof.subject in ("conv", "conv1d") or "definition" in proof.statement)
-        and "of the VJP" not in proof.statement
-        and not proof.verdict()
-    }
+    statements = [proof for proof in proofs._of_engine(name, geometry) if "definition" in proof.statement]
+    if name == "taps":
+        for user in ("conv", "conv1d"):
+            statements += proofs._of_conv(user, getattr(jaxconv, user), geometry)
+    users = {proof.subject for proof in statements}
+    failing = {proof.subject for proof in statements if "of the VJP" not in proof.statement and not proof.verdict()}
     jax.clear_caches()
     assert failing == users
 
