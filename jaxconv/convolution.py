@@ -70,6 +70,12 @@ class Convolution:
         """An entry a channel, in a shape that is broadcast over an image."""
         return vector if self.channels_last else vector.reshape(-1, *(1,) * self.window.rank)
 
+    def finished(self, image: Array, bias: Array | None) -> Array:
+        """Sums in this convolution's layout with the bias of their channels added, rounded to `result`."""
+        if bias is not None:
+            image = image + self.along_channels(bias.astype(image.dtype))
+        return image.astype(self.result)
+
     def turned(self, sizes: tuple[int, ...]) -> "Convolution":
         """The convolution of stride 1 that takes a cotangent of `sizes` to the gradient of the input, with `turned_kernel`."""
         window, padding = self.window, []

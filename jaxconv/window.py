@@ -34,6 +34,10 @@ class Place:
         """A place that is known when this is traced."""
         return cls(start, start, start, begun)
 
+    def cells(self, positions: int) -> Cells:
+        """So many positions from here on, as cells of an array that has one cell a position."""
+        return self.start, positions, (self.least, self.most)
+
 
 @dataclass(frozen=True)
 class Window:

@@ -96,7 +96,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     backward = [backward_taps(window, axis, 0) for axis in axes]
 
     def step(places, total):
-        same = [(at.start, length, (at.least, at.most)) for at, length in zip(places, grid.shape, strict=True)]
+        same = [place.cells(length) for place, length in zip(places, grid.shape, strict=True)]
         cells = [window.cells(axis, places[axis], grid.shape[axis]) for axis in axes[:unfolded]]
         image, seen = _read(convolution, input, cells + same[unfolded:], forward)
         u = _as_factor(convolution, _unfold(convolution, image, axes[:unfolded], seen, grid.shape))
@@ -227,6 +227,4 @@ def _image(convolution: Convolution, sums: Array, bias: Array | None) -> Array:
     else:
         image = jnp.moveaxis(sums, 2, 0)
         image = image.reshape(image.shape[0], -1, *image.shape[3:])
-    if bias is not None:
-        image = image + convolution.along_channels(bias.astype(image.dtype))
-    return image.astype(convolution.result)
+    return convolution.finished(image, bias)

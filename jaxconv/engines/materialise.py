@@ -29,9 +29,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
         flat, _flat(weight).astype(flat.dtype), convolution.groups, **convolution.dot
     )
     image = convolution.as_given(fold_columns(convolution.window, convolution.spatial, u_gradient))
-    if bias is not None:
-        image = image + convolution.along_channels(bias.astype(image.dtype))
-    return image.astype(convolution.result)
+    return convolution.finished(image, bias)
 
 
 def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:

@@ -20,7 +20,7 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
         return stream.output(convolution, input, weight, bias)
     flat = _multiplied(convolution, _seen(convolution, input), convolution.by_group(weight))
     flat = flat.reshape(convolution.shape(flat.shape[0], convolution.out_spatial, weight.shape[0]))
-    return _finished(convolution, flat, bias)
+    return convolution.finished(flat, bias)
 
 
 def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:
@@ -37,7 +37,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
         stride, (low, _) = window.stride[axis], window.padding[axis]
         covered = stride * (size - 1) + 1
         sides[convolution.first_spatial + axis] = (-low, wanted + low - covered, stride - 1)
-    return _finished(convolution, lax.pad(image, jnp.zeros((), image.dtype), sides), bias)
+    return convolution.finished(lax.pad(image, jnp.zeros((), image.dtype), sides), bias)
 
 
 def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
@@ -71,10 +71,3 @@ def _multiplied(convolution: Convolution, image: Array, matrix: Array) -> Array:
     """The product of a matrix (g, to, from) and every sample of an image, in the layout of `_flat`."""
     copies = jnp.broadcast_to(matrix, (image.shape[0], *matrix.shape))
     return lax.dot_general(copies, image, (((3,), (2,)), ((0, 1), (0, 1))), **convolution.dot)
-
-
-def _finished(convolution: Convolution, image: Array, bias: Array | None) -> Array:
-    """With the bias added, and rounded."""
-    if bias is not None:
-        image = image + convolution.along_channels(bias.astype(image.dtype))
-    return image.astype(convolution.result)

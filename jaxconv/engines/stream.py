@@ -37,9 +37,7 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
             product = convolution.product(matrix, u, u.ndim - 1, u.ndim - 1)
             product = product.reshape(out_channels, batch, *grid.shape)
             tile = jnp.swapaxes(product, 0, 1)
-        if bias is not None:
-            tile = tile + convolution.along_channels(bias.astype(tile.dtype))
-        tile = tile.astype(convolution.result)
+        tile = convolution.finished(tile, bias)
         return put(result, tile, convolution.first_spatial, [place.start for place in places])
 
     result = unwritten(convolution.shape(batch, grid.sizes, out_channels), convolution.result, weight, input)
@@ -67,7 +65,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
 
     def step(places, total):
         u = _unfold_tile(convolution, grid, input, places)
-        same = [(at.start, length, (at.least, at.most)) for at, length in zip(places, grid.shape, strict=True)]
+        same = [place.cells(length) for place, length in zip(places, grid.shape, strict=True)]
         tile = cut(cotangent, convolution.first_spatial, same)
         new = grid.is_new(places)
         if new is not None:

@@ -109,10 +109,8 @@ def _by_groups(
 
     def tile(part: Array, start: Start) -> Array:
         tile = _image(convolution, sums(part, piece(weight, start, grid.shape[0], 0)))
-        if bias is not None:
-            entries = piece(bias, start * results, grid.shape[0] * results, 0)
-            tile = tile + convolution.along_channels(entries.astype(tile.dtype))
-        return tile.astype(convolution.result)
+        own = None if bias is None else piece(bias, start * results, grid.shape[0] * results, 0)
+        return convolution.finished(tile, own)
 
     def widened(part: Array, sides: Sequence[tuple[int, int]]) -> Array:
         zeros = [(0, 0, 0)] * part.ndim
