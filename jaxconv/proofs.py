@@ -58,13 +58,13 @@ class Proof:
 def proofs() -> Iterator[Proof]:
     """Everything that is to be proven, one statement after the other."""
     yield from _of_formulas()
-    named = [geometry for rank in (1, 2, 3) for geometry in [g for g in GEOMETRIES if g.rank == rank][:2]]
+    named = [[geometry for geometry in GEOMETRIES if geometry.rank == rank][1] for rank in (1, 2, 3)]
     for geometry in GEOMETRIES:
         yield from _of_unfold_and_fold(geometry)
         yield from _of_conv("conv", jaxconv.conv, geometry)
         yield from _of_conv_transpose("conv_transpose", jaxconv.conv_transpose, geometry)
         if geometry in named:
-            # conv1d and its like only name the rank: twice is enough.
+            # conv1d and its like only name the rank: once is enough.
             name = f"conv{geometry.rank}d"
             yield from _of_conv(name, getattr(jaxconv, name), geometry)
             name = f"conv_transpose{geometry.rank}d"

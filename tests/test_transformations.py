@@ -64,7 +64,11 @@ def test_no_convolution_primitive_and_no_gather(geometry, engine):
     assert not [name for name in names if "conv_general" in name or "gather" in name or "scatter" in name]
 
 
-@pytest.mark.parametrize("geometry", [g for g in GEOMETRIES if 0 not in g.input], ids=lambda g: g.name)
+# One of every kind. All are compared with torch to the first order, and proven on symbols to the second.
+KINDS = ("kernel 1", "3x3 same", "all different", "depthwise", "taps only in padding", "many taps", "three axes")
+
+
+@pytest.mark.parametrize("geometry", [g for g in GEOMETRIES if g.name in KINDS], ids=lambda g: g.name)
 def test_check_grads(geometry):
     input, weight, bias = geometry.arrays(np.float64)[:3]
     compiled = jax.jit(lambda *a: jaxconv.conv(*a, **geometry.options))
