@@ -6,6 +6,7 @@
 | one tap, stride 1, no padding, four times as many positions as channels, channels first | `pointwise` | nothing is moved |
 | input gradient at a stride | `fold` | one product for all phases |
 | no more is moved when only the first axes are unfolded, and the others, of stride 1, folded | `fold` | K1 + K2 for K1 K2 |
+| long rows of few channels, channels first (`_has_long_rows`) | `fold`, all axes unfolded | rows are copied, not channels |
 | everything else | `stream` | U in tiles, one large product each |
 
 The platform sets the size of a tile: what fits into the cache of a CPU, what fills an accelerator.
@@ -57,23 +58,42 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     return _by_platform(convolution, engine.weight_gradient, input, cotangent)
 
 
-def engine_name(convolution: Convolution, part: str, weight: tuple[int, ...]) -> str:
-    """The rule: an engine for `part`, which is "output", "input_gradient" or "weight_gradient", of a weight of that shape."""
+def rule(convolution: Convolution, part: str, weight: tuple[int, ...]) -> tuple[str, int]:
+    """An engine for `part`, which is "output", "input_gradient" or "weight_gradient", of a weight of that shape, and how many of
+    the first axes `fold` unfolds."""
     window = convolution.window
     out_channels, in_channels = weight[0] // convolution.groups, weight[1]
+    unfolded, all_axes = _unfolded(convolution, part, weight, window.rank), window.rank
     if in_channels * out_channels <= (1 if part == "weight_gradient" and window.rank > 1 else _FEW_PRODUCTS):
-        return "taps"
+        return "taps", 0
     if part == "input_gradient" and max(window.stride) > 1:
-        return "fold"
+        return "fold", 0
     plain = window.taps == max(window.stride) == 1 and not any(map(any, window.padding))
     if plain and not convolution.channels_last and 4 * max(in_channels, out_channels) <= math.prod(convolution.spatial):
-        return "pointwise"
-    unfolded, all_axes = _unfolded(convolution, part, weight, window.rank), window.rank
-    if part == "weight_gradient" and window.rank > 1:
+        return "pointwise", 0
+    if part == "weight_gradient" and window.rank > 1 and unfolded < all_axes:
         # The cotangent's copies have short rows: they must be fewer by a sixth (measured: layers of 1x3x3 and 3x3 taps).
         fewer = 6 * _moved(convolution, part, weight, unfolded) <= 5 * _moved(convolution, part, weight, all_axes)
-        return "fold" if fewer else "stream"
-    return "fold" if unfolded < all_axes else "stream"
+        return ("fold", unfolded) if fewer else ("stream", 0)
+    if unfolded < all_axes or _has_long_rows(convolution, part, weight):
+        return "fold", unfolded
+    return "stream", 0
+
+
+def _has_long_rows(convolution: Convolution, part: str, weight: tuple[int, ...]) -> bool:
+    """Whether U is faster copied with positions innermost, where `stream` has the channels: whether a row of positions is eight
+    times as long as its channels, times the stride, as what is not neighbouring is read one by one.
+
+    Of several axes only strided ones, and for a weight gradient a product of 64 columns at least (measured: first layers).
+    """
+    window = convolution.window
+    channels, columns = weight[1], math.prod(weight[1:])
+    row = convolution.out_spatial[-1]
+    if part == "input_gradient":
+        channels, row = weight[0] // convolution.groups, convolution.spatial[-1]
+    if window.rank > 1 and (max(window.stride) == 1 or (part == "weight_gradient" and columns < 64)):
+        return False
+    return not convolution.channels_last and 8 * channels * window.stride[-1] <= row
 
 
 def _moved(convolution: Convolution, part: str, weight: tuple[int, ...], unfolded: int) -> int:
@@ -99,9 +119,11 @@ def _unfolded(convolution: Convolution, part: str, weight: tuple[int, ...], most
 def chosen(convolution: Convolution, part: str, weight: tuple[int, ...], image: Array) -> tuple[Any, Convolution]:
     """The engine that the caller named, or the rule's, and how it is used on a CPU. An empty batch has no tiles, and is left
     to `materialise`."""
-    name = engine_name(convolution, part, weight) if convolution.engine == "auto" else convolution.engine
+    if convolution.engine == "auto":
+        name, unfolded = rule(convolution, part, weight)
+    else:
+        name, unfolded = convolution.engine, _unfolded(convolution, part, weight, convolution.window.rank - 1)
     engine = importlib.import_module(f"jaxconv.engines.{name if image.size else 'materialise'}")
-    unfolded = _unfolded(convolution, part, weight, convolution.window.rank - 1)
     return engine, replace(convolution, unfolded=unfolded, tile=_tile(convolution, name, part, weight, image))
 
 

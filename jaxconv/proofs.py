@@ -348,9 +348,15 @@ def _of_engine(name: str, geometry: Geometry) -> Iterator[Proof]:
         ("input_gradient", layer.input_claim, layer.input, (layer.weight, layer.cotangent), (weight, output), input),
         ("weight_gradient", layer.weight_claim, layer.weight, (layer.input, layer.cotangent), (input, output), weight),
     )
-    for unfolded in range(geometry.rank if name == "fold" else 1):
+    for unfolded in range(1 + geometry.rank if name == "fold" else 1):
         told = f", {unfolded} axes unfolded" if unfolded else ""
         for part, source, result, tensors, shapes, shape in table:
+            strides = {"output": (), "input_gradient": geometry.stride, "weight_gradient": geometry.stride[unfolded:]}[
+                part
+            ]
+            if unfolded and max((1, *strides)) > 1:
+                # Then it is the same whatever is to be unfolded.
+                continue
             function = _named(f"{name}.{part}", partial(getattr(engine, part), replace(convolution, unfolded=unfolded)))
             truth, where = _definition(source, sizes, result, tensors, shape), str(geometry)
             what = part.replace("_", " ")

@@ -107,7 +107,12 @@ def cut(image: Array, first_axis: int, cells: Sequence[Cells]) -> Array:
     for axis, (start, size, (least, most)) in enumerate(cells, first_axis):
         whole = image.shape[axis]
         if least == most:
-            zeros[axis] = (-least, least + size - whole, 0)
+            # Only what is there: XLA would pad the whole of it before it takes some.
+            begin, end = min(max(0, least), whole), max(0, min(least + size, whole))
+            image = lax.slice_in_dim(image, begin, max(begin, end), axis=axis)
+            lengths[axis] = image.shape[axis]
+            low = min(size, begin - least)
+            zeros[axis] = (low, size - low - lengths[axis], 0)
             room[axis] = size
             continue
         # What there is of the tile goes to its place among zeros, whose number must be known beforehand.
@@ -158,10 +163,11 @@ def blank(shape: tuple[int, ...], dtype: Any, *like: Array) -> Array:
 def unwritten(shape: tuple[int, ...], dtype: Any, weight: Array, *like: Array) -> Array:
     """A result before its first tile: as `blank`, but full of some entry of `weight`.
 
-    XLA would make one array of zeros for output and gradient of the same shape, and copy it for each.
+    XLA would make one array of zeros for output and gradient of the same shape, and copy it for each; and, without the
+    barrier, would make of it and a first tile whose place is known one operation that decides for every cell what it is.
     """
     entry = lax.stop_gradient(lax.slice(weight.reshape(-1), (0,), (1,))).astype(dtype)
-    return blank(shape, dtype, weight, *like) + entry.reshape((1,) * len(shape))
+    return lax.optimization_barrier(blank(shape, dtype, weight, *like) + entry.reshape((1,) * len(shape)))
 
 
 def interleaved(phases: Sequence[Array], axis: int) -> Array:

@@ -64,7 +64,7 @@ def test_engine_in_tiles(engine, index):
 
 @pytest.mark.parametrize(
     ("geometry", "unfolded"),
-    [pytest.param(g, n, id=f"{g.name} {n}") for g in BATCHED for n in range(1, g.rank)],
+    [pytest.param(g, n, id=f"{g.name} {n}") for g in BATCHED for n in range(1, g.rank + 1)],
 )
 def test_fold_of_the_last_axes_in_tiles(geometry, unfolded):
     # Both layouts where more than one axis is unfolded, and else in turn.
@@ -172,6 +172,12 @@ RULE = [
     ((32, 16, 3, 3, 3), 1, 1, ("fold 2", "fold 1", "fold 2")),
     ((144, 64, 1, 3, 3), 1, 1, ("fold 2", "fold 2", "stream")),
     ((64, 64, 5), 1, 1, ("fold 0", "fold 0", "fold 0")),
+    ((32, 1, 10), 1, 1, ("fold 1", "fold 0", "fold 1")),
+    ((64, 2, 5), 1, 1, ("fold 1", "fold 0", "fold 1")),
+    ((64, 4, 5), 1, 1, ("stream", "fold 0", "stream")),
+    ((64, 1, 5, 5), (2, 1), 1, ("fold 2", "fold 0", "stream")),
+    ((64, 3, 5, 5), (2, 1), 1, ("fold 2", "fold 0", "fold 2")),
+    ((64, 3, 5, 5), (2, 2), 1, ("stream", "fold 0", "stream")),
     ((144, 1, 3, 3), 1, 144, ("taps", "taps", "taps")),
     ((128, 4, 3, 3), 2, 32, ("taps", "taps", "stream")),
     ((128, 4, 9), 1, 32, ("taps", "taps", "taps")),
