@@ -3,8 +3,10 @@
 | what is asked for | engine | why |
 | --- | --- | --- |
 | at most 16 pairs of channels in and out a group; 1 for a weight gradient of several axes | `taps` | too little to multiply |
-| one tap, stride 1, no padding, four times as many positions as channels, channels first | `pointwise` | nothing is moved |
+| such a weight gradient with more, of one group, where U has at most 16 MB | `materialise` | U is cheap; whole, both cores copy |
 | input gradient at a stride | `fold` | one product for all phases |
+| others at a stride, channels first, where U has at most 16 MB | `materialise` | the same |
+| one tap, stride 1, no padding, four times as many positions as channels, channels first | `pointwise` | nothing is moved |
 | no more is moved when only the first axes are unfolded, and the others, of stride 1, folded | `fold` | K1 + K2 for K1 K2 |
 | long rows of few channels, channels first (`_has_long_rows`) | `fold`, all axes unfolded | rows are copied, not channels |
 | everything else | `stream` | U in tiles, one large product each |
@@ -58,16 +60,22 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     return _by_platform(convolution, engine.weight_gradient, input, cotangent)
 
 
-def rule(convolution: Convolution, part: str, weight: tuple[int, ...]) -> tuple[str, int]:
+def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: int) -> tuple[str, int]:
     """An engine for `part`, which is "output", "input_gradient" or "weight_gradient", of a weight of that shape, and how many of
     the first axes `fold` unfolds."""
     window = convolution.window
     out_channels, in_channels = weight[0] // convolution.groups, weight[1]
     unfolded, all_axes = _unfolded(convolution, part, weight, window.rank), window.rank
-    if in_channels * out_channels <= (1 if part == "weight_gradient" and window.rank > 1 else _FEW_PRODUCTS):
+    fits = _unfolded_cells(convolution, weight, batch) * jnp.dtype(convolution.accumulate).itemsize <= 2 * _CPU_TILE
+    few = in_channels * out_channels <= _FEW_PRODUCTS
+    if few and (part != "weight_gradient" or window.rank == 1 or in_channels * out_channels == 1):
         return "taps", 0
+    if few and fits and convolution.groups == 1:
+        return "materialise", 0
     if part == "input_gradient" and max(window.stride) > 1:
         return "fold", 0
+    if fits and window.taps > 1 < max(window.stride) and not convolution.channels_last:
+        return "materialise", 0
     plain = window.taps == max(window.stride) == 1 and not any(map(any, window.padding))
     if plain and not convolution.channels_last and 4 * max(in_channels, out_channels) <= math.prod(convolution.spatial):
         return "pointwise", 0
@@ -78,6 +86,11 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...]) -> tuple[
     if unfolded < all_axes or _has_long_rows(convolution, part, weight):
         return "fold", unfolded
     return "stream", 0
+
+
+def _unfolded_cells(convolution: Convolution, weight: tuple[int, ...], batch: int) -> int:
+    """Entries of U."""
+    return batch * convolution.groups * math.prod(weight[1:]) * math.prod(convolution.out_spatial)
 
 
 def _has_long_rows(convolution: Convolution, part: str, weight: tuple[int, ...]) -> bool:
@@ -120,7 +133,7 @@ def chosen(convolution: Convolution, part: str, weight: tuple[int, ...], image: 
     """The engine that the caller named, or the rule's, and how it is used on a CPU. An empty batch has no tiles, and is left
     to `materialise`."""
     if convolution.engine == "auto":
-        name, unfolded = rule(convolution, part, weight)
+        name, unfolded = rule(convolution, part, weight, image.shape[0])
     else:
         name, unfolded = convolution.engine, _unfolded(convolution, part, weight, convolution.window.rank - 1)
     engine = importlib.import_module(f"jaxconv.engines.{name if image.size else 'materialise'}")
@@ -131,20 +144,27 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
     """Bytes of an engine's tile for the cache of a CPU.
 
     8 MB where U is hardly larger. Else 4 MB, which stay in the cache with what is made of them, and of U so little that all
-    temporaries of forward and backward together are less than a quarter of it. `taps`, which reads its image in one pass,
-    takes it whole, with its sides, where that is at most an eighth of U; a single tap needs no tiles.
+    temporaries of forward and backward together, copies of the weight among them, are less than a quarter of it. `taps`, which
+    reads its image in one pass, takes it whole, with its sides, where that is at most an eighth of U, or a tenth where another
+    engine makes the gradient of the weight; a single tap needs no tiles.
     """
     window = convolution.window
     if name == "pointwise" and window.taps == 1:
         return sys.maxsize
-    channels = image.shape[0] * weight[1] * convolution.groups
-    u = image.dtype.itemsize * channels * window.taps * math.prod(convolution.out_spatial)
+    u = image.dtype.itemsize * _unfolded_cells(convolution, weight, image.shape[0])
     sides = (max(sum(pair), window.extent(axis) - 1) for axis, pair in enumerate(window.padding))
-    cells = channels * math.prod(size + side for size, side in zip(convolution.spatial, sides, strict=True))
+    cells = (
+        image.shape[0]
+        * weight[1]
+        * convolution.groups
+        * math.prod(size + side for size, side in zip(convolution.spatial, sides, strict=True))
+    )
     whole = cells * jnp.dtype(convolution.accumulate).itemsize
-    if name == "taps" and part != "weight_gradient" and (u <= 2 * _CPU_TILE or 8 * whole <= u):
+    share = 8 if weight[1] * weight[0] == convolution.groups or window.rank == 1 else 10
+    if name == "taps" and part != "weight_gradient" and (u <= 2 * _CPU_TILE or share * whole <= u):
         return whole
-    return _CPU_TILE if u <= 2 * _CPU_TILE else min(_CPU_TILE // 2, u // 18)
+    small = max(u // 36, u // 18 - image.dtype.itemsize * math.prod(weight))
+    return _CPU_TILE if u <= 2 * _CPU_TILE else min(_CPU_TILE // 2, small)
 
 
 def _by_platform(convolution: Convolution, function: Callable[..., Array], *given: Array | None) -> Array:

@@ -160,7 +160,7 @@ def test_gradients_with_channels_last():
 
 
 RULE = [
-    # weight, stride, groups: output, input gradient, weight gradient
+    # weight, stride, groups: output, input gradient, weight gradient of 1024 samples
     ((64, 64, 3, 3), 1, 1, ("fold 1", "fold 1", "fold 1")),
     ((256, 64, 3, 3), 1, 1, ("stream", "fold 0", "stream")),
     ((64, 3, 7, 7), 2, 1, ("stream", "fold 0", "stream")),
@@ -188,13 +188,29 @@ RULE = [
 ]
 
 
-@pytest.mark.parametrize(("weight", "stride", "groups", "expected"), RULE)
-def test_the_rule(weight, stride, groups, expected):
+SMALL = [
+    # The same of one sample, whose U is small.
+    ((64, 64, 3, 3), 1, 1, ("fold 1", "fold 1", "fold 1")),
+    ((256, 128, 3, 3), 2, 1, ("materialise", "fold 0", "materialise")),
+    ((256, 128, 3, 3), (2, 1), 1, ("materialise", "fold 0", "materialise")),
+    ((512, 256, 1, 1), 2, 1, ("stream", "fold 0", "stream")),
+    ((64, 64, 5), 3, 1, ("materialise", "fold 0", "materialise")),
+    ((6, 1, 5, 5), 1, 1, ("taps", "taps", "materialise")),
+    ((6, 1, 5), 1, 1, ("taps", "taps", "taps")),
+    ((8, 4, 3, 3), 1, 4, ("taps", "taps", "fold 1")),
+]
+
+
+@pytest.mark.parametrize(
+    ("batch", "weight", "stride", "groups", "expected"), [(1024, *row) for row in RULE] + [(1, *row) for row in SMALL]
+)
+def test_the_rule(batch, weight, stride, groups, expected):
     window = make_window(weight[2:], stride, 0, 1, len(weight) - 2)
     convolution = Convolution(window, (32,) * window.rank, groups, None, jnp.float32, jnp.float32)
+    image = jnp.zeros((batch, 1))  # of which its batch alone is looked at
     told = []
     for part in ("output", "input_gradient", "weight_gradient"):
-        module, chosen = choice.chosen(convolution, part, weight, jnp.ones(1))
+        module, chosen = choice.chosen(convolution, part, weight, image)
         name = module.__name__.rpartition(".")[2]
         told.append(f"fold {chosen.unfolded}" if name == "fold" else name)
     assert tuple(told) == expected
