@@ -44,7 +44,7 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
         )
 
     result = unwritten(convolution.shape(batch, grid.sizes, out_channels), convolution.result, weight, input)
-    return grid.walk(step, result, ends_apart=True)
+    return grid.walk(step, result, ends_apart=window.rank <= _APART)
 
 
 def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:
@@ -114,12 +114,16 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
 
     kernel, outer, inner = window.kernel, out_channels // groups, in_channels // groups
     shape = (*convolution.lead, math.prod(kernel[unfolded:]) * outer, math.prod(kernel[:unfolded]) * inner)
-    total = grid.walk(step, blank(shape, convolution.accumulate, input, cotangent), ends_apart=True)
+    total = grid.walk(step, blank(shape, convolution.accumulate, input, cotangent), ends_apart=window.rank <= _APART)
     total = total.reshape(groups, *kernel[unfolded:], outer, *kernel[:unfolded], inner)
     # (g, *folded k, q, *unfolded k, c) to (g, q, c, *k).
     folded = window.rank - unfolded
     order = (0, 1 + folded, total.ndim - 1, *range(2 + folded, total.ndim - 1), *range(1, 1 + folded))
     return jnp.transpose(total, order).reshape(out_channels, inner, *kernel).astype(convolution.result)
+
+
+# A step of three axes takes most of a second to compile: three of them are not worth the tenth of time that they save.
+_APART = 2
 
 
 def _bytes(convolution: Convolution, batch: int, channels: int, out_channels: int) -> int:
