@@ -145,8 +145,8 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
 
     8 MB where U is hardly larger. Else 4 MB, which stay in the cache with what is made of them, and of U so little that all
     temporaries of forward and backward together, copies of the weight among them, are less than a quarter of it. `taps`, which
-    reads its image in one pass, takes it whole, with its sides, where that is at most an eighth of U, or a tenth where another
-    engine makes the gradient of the weight; a single tap needs no tiles.
+    reads its image in one pass, takes it whole, with its sides, where that leaves room, about an eighth of U, or a tenth where
+    another engine makes the gradient of the weight; a single tap needs no tiles.
     """
     window = convolution.window
     if name == "pointwise" and window.taps == 1:
@@ -160,8 +160,11 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
         * math.prod(size + side for size, side in zip(convolution.spatial, sides, strict=True))
     )
     whole = cells * jnp.dtype(convolution.accumulate).itemsize
-    share = 8 if weight[1] * weight[0] == convolution.groups or window.rank == 1 else 10
-    if name == "taps" and part != "weight_gradient" and (u <= 2 * _CPU_TILE or share * whole <= u):
+    # Beside it there is the other one of forward and backward, and what the weight gradient takes: for `taps`, sums of a row.
+    depthwise = weight[1] * weight[0] == convolution.groups or window.rank == 1
+    beside = u // convolution.out_spatial[0] if window.rank > 1 and part == "input_gradient" else 0
+    fits = 2 * whole + beside <= u // 4 if depthwise else 10 * whole <= u
+    if name == "taps" and part != "weight_gradient" and (u <= 2 * _CPU_TILE or fits):
         return whole
     small = max(u // 36, u // 18 - image.dtype.itemsize * math.prod(weight))
     return _CPU_TILE if u <= 2 * _CPU_TILE else min(_CPU_TILE // 2, small)

@@ -40,6 +40,8 @@ GEOMETRIES = (
     Geometry(1, 1, (1, 1), (2, 3, 2), (2, 2, 2), (1, 1, 1), (1, 1, 1), ((1, 0), (0, 0), (1, 1))),
     Geometry(1, 2, (1, 1), (3, 2, 4), (2, 1, 2), (2, 1, 2), (1, 1, 2), ((0, 1), (1, 0), (0, 0))),
 )
+# Depthwise rows so long that `taps` takes the gradient of the weight row by row.
+_LONG = Geometry(1, 2, (1, 1), (3, 41), (2, 2), (2, 1), (1, 1), ((1, 0), (0, 0)))
 
 
 _TILE = 160
@@ -74,6 +76,7 @@ def proofs() -> Iterator[Proof]:
             # What has more taps than one is the engine `stream` under the name of `pointwise`.
             if name != "pointwise" or max(geometry.kernel) == 1:
                 yield from _of_engine(name, geometry)
+    yield from _of_engine("taps", _LONG, tile=2**23)
     yield from _of_padding_modes()
     yield from _of_layouts()
     yield from _of_lax()
@@ -281,6 +284,11 @@ def _of_layouts() -> Iterator[Proof]:
     """Channels last, by every engine, against channels first by the readable one."""
     calls: tuple[tuple[Callable, tuple, dict[str, Any]], ...] = (
         (jaxconv.conv2d, ((1, 3, 3, 2), (2, 2, 2, 2), (2,)), {"stride": (2, 1), "padding": ((1, 0), (0, 1))}),
+        (
+            jaxconv.conv2d,
+            ((1, 3, 3, 2), (2, 1, 2, 2), (2,)),
+            {"dilation": (1, 2), "padding": ((1, 1), (0, 1)), "groups": 2},
+        ),
         (jaxconv.conv_transpose1d, ((1, 3, 2), (2, 1, 3), (2,)), {"stride": 2, "padding": 1, "groups": 2}),
     )
     for function, shapes, options in calls:
@@ -292,7 +300,7 @@ def _of_layouts() -> Iterator[Proof]:
                 first = function(jnp.moveaxis(x, -1, 1), w, b, **options, engine="materialise")
                 return jnp.moveaxis(first, 1, -1)
 
-            where, told = str(shapes[0]), f"channels last by {engine}"
+            where, told = f"{shapes} {options}", f"channels last by {engine}"
             is_first = partial(prove_equal, last, _named("channels first", moved), *shapes)
             yield Proof(function.__name__, f"{told} is channels first", where, is_first)
             yield Proof(function.__name__, f"VJP with {told}", where, partial(prove_vjp, last, *shapes))
@@ -332,14 +340,14 @@ def _derivatives(
     yield Proof(name, f"VJP of the VJP{of_what}", str(geometry), partial(prove_vjp, again, *shapes, output))
 
 
-def _of_engine(name: str, geometry: Geometry) -> Iterator[Proof]:
+def _of_engine(name: str, geometry: Geometry, tile: int = _TILE) -> Iterator[Proof]:
     """The engine's three functions themselves, whoever chooses them, and `fold` with every number of axes unfolded."""
     engine = importlib.import_module(f"jaxconv.engines.{name}")
     layer, sizes = Layer(geometry.rank), geometry.index_set()
     window = Window(geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
-    # So small a tile that every loop over tiles is run, and its last tile moved back.
+    # With `_TILE`, so small that every loop over tiles is run, and its last tile moved back.
     convolution = Convolution(
-        window, geometry.spatial, geometry.groups, None, jnp.dtype("float32"), jnp.float32, tile=_TILE
+        window, geometry.spatial, geometry.groups, None, jnp.dtype("float32"), jnp.float32, tile=tile
     )
     input, weight, bias, output = _shapes(geometry)
     tensors = (layer.input, layer.weight, layer.bias)

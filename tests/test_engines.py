@@ -101,6 +101,23 @@ def test_tiles_of_a_few_rows(geometry, rows, last):
     check("fold", geometry, tile, last, unfolded)
 
 
+DEPTHWISE = [
+    Geometry("depthwise", (2, 3, 6, 42), (3, 1, 3, 2), {"padding": ((1, 0), (1, 1)), "groups": 3}),
+    Geometry("strided", (1, 2, 9, 81), (2, 1, 3, 3), {"stride": (1, 2), "padding": 1, "dilation": (2, 1), "groups": 2}),
+    Geometry("rows past the end", (1, 2, 8, 43), (2, 1, 2, 4), {"stride": (3, 1), "groups": 2}),
+    Geometry("volume", (2, 2, 3, 4, 41), (2, 1, 2, 1, 2), {"padding": (1, 0, 0), "groups": 2}),
+    Geometry("short rows", (1, 2, 5, 6), (2, 1, 3, 3), {"padding": 2, "groups": 2}),
+]
+
+
+@pytest.mark.parametrize("tile", [1, 2**12, 2**23], ids=["a row", "some rows", "all rows"])
+@pytest.mark.parametrize("last", [False, True], ids=["channels_first", "channels_last"])
+@pytest.mark.parametrize("geometry", DEPTHWISE, ids=[g.name for g in DEPTHWISE])
+def test_depthwise_weight_gradient_by_rows(geometry, last, tile):
+    """Long rows with channels first, and any with channels last."""
+    check("taps", geometry, tile, last)
+
+
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("place", [0, 3], ids=["input", "cotangent"])
 @pytest.mark.parametrize(("engine", "tile"), [("stream", 2 * 4 * 2 * 4), ("fold", 2 * 4 * 5 * 4)])
@@ -301,12 +318,16 @@ window = make_window((3, 3), 1, 1, 1, 2)
 def kinds(function, shapes, shardings, out):
     shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     text = jax.jit(function, in_shardings=shardings, out_shardings=out).lower(*shapes).compile().as_text()
-    return re.findall(r"= \\S+ (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\\(", text)
-x, w, g = (16, 8, 12, 10), (8, 8, 3, 3), (16, 8, 12, 10)
+    collective = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
+    return re.findall(rf"= (?:\\S+|\\([^)]*\\)) ({collective})(?:-start)?\\(", text)
+x, g = (16, 8, 12, 40), (16, 8, 12, 40)
 for name in sys.argv[1:]:
+    name, _, groups = name.partition(" by ")
+    groups = int(groups or 1)
+    w = (8, 8 // groups, 3, 3)
     for tile in (2**23, 2**12):
         engine = importlib.import_module(f"jaxconv.engines.{name}")
-        c = Convolution(window, (12, 10), 1, None, jnp.float32, jnp.float32, tile=tile, unfolded=1)
+        c = Convolution(window, (12, 40), groups, None, jnp.float32, jnp.float32, tile=tile, unfolded=1)
         print(name, tile,
             kinds(lambda x, w: engine.output(c, x, w, None), (x, w), (split, whole), split),
             kinds(partial(engine.input_gradient, c), (w, g), (whole, split), split),
@@ -318,7 +339,11 @@ def test_a_sharded_batch_stays_where_it_is():
     """On 8 devices: no collective in the output and the input gradient, and one all-reduce in the weight gradient."""
     environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "PATH": "", "JAX_PLATFORMS": "cpu"}
     told = subprocess.run(
-        [sys.executable, "-c", SHARDED, *NAMES], capture_output=True, text=True, env=environment, check=True
+        [sys.executable, "-c", SHARDED, *NAMES, "taps by 8"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
     ).stdout
-    expected = [f"{name} {tile} [] [] ['all-reduce']" for name in NAMES for tile in (2**23, 2**12)]
+    expected = [f"{name} {tile} [] [] ['all-reduce']" for name in (*NAMES, "taps") for tile in (2**23, 2**12)]
     assert told.splitlines() == expected
