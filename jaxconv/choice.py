@@ -74,7 +74,7 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
         return "materialise", 0
     if part == "input_gradient" and max(window.stride) > 1:
         return "fold", 0
-    if fits and window.taps > 1 < max(window.stride) and not convolution.channels_last:
+    if fits and window.taps > 1 and max(window.stride) > 1 and not convolution.channels_last:
         return "materialise", 0
     plain = window.taps == max(window.stride) == 1 and not any(map(any, window.padding))
     if plain and not convolution.channels_last and 4 * max(in_channels, out_channels) <= math.prod(convolution.spatial):

@@ -57,9 +57,12 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     inner, outer = (convolution.sizes(image)[2] // groups for image in (input, cotangent))
     taps = [forward_taps(window, axis) for axis in range(window.rank)]
     terms = inner * window.taps
-    rows = convolution.channels_last or convolution.out_spatial[-1] >= _LONG_ROW
-    if inner == outer == 1 < window.rank and terms <= _TERMS and rows:
-        return _depthwise_weight_gradient(convolution, input, cotangent)
+    depthwise = inner == outer == 1 and window.rank > 1 and terms <= _TERMS
+    if depthwise and (convolution.channels_last or convolution.out_spatial[-1] >= _LONG_ROW):
+        # Sums as large as U over the first axis: only where that is a tile, or little of U.
+        row = terms * cotangent.size // convolution.out_spatial[0] * jnp.dtype(convolution.accumulate).itemsize
+        if row <= convolution.tile or convolution.out_spatial[0] >= _MANY_ROWS:
+            return _depthwise_weight_gradient(convolution, input, cotangent)
 
     def step(places, total):
         start = places[0].start
@@ -246,6 +249,7 @@ def _sum(convolution: Convolution, part: Array, weight: Array, taps: Sequence[Ta
 _TERMS = 64
 # A row of fewer cells is a loop that the compiler does not fill vectors with (measured: 28 and 32 cells slower, 40 faster).
 _LONG_ROW = 40
+_MANY_ROWS = 16
 
 
 def _image(convolution: Convolution, sums: Array) -> Array:
