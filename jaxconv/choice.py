@@ -32,6 +32,7 @@ ENGINES = ("auto", *engines.NAMES)
 
 _FEW_PRODUCTS = 16
 _CPU_TILE = 2**23
+_SMALL_U = 2 * _CPU_TILE
 _ACCELERATOR_TILE = 2**28
 
 
@@ -66,7 +67,7 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
     window = convolution.window
     out_channels, in_channels = weight[0] // convolution.groups, weight[1]
     unfolded, all_axes = _unfolded(convolution, part, weight, window.rank), window.rank
-    fits = _unfolded_cells(convolution, weight, batch) * jnp.dtype(convolution.accumulate).itemsize <= 2 * _CPU_TILE
+    fits = _unfolded_cells(convolution, weight, batch) * jnp.dtype(convolution.accumulate).itemsize <= _SMALL_U
     few = in_channels * out_channels <= _FEW_PRODUCTS
     if few and (part != "weight_gradient" or window.rank == 1 or in_channels * out_channels == 1):
         return "taps", 0
@@ -164,10 +165,10 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
     depthwise = weight[1] * weight[0] == convolution.groups or window.rank == 1
     beside = u // convolution.out_spatial[0] if window.rank > 1 and part == "input_gradient" else 0
     fits = 2 * whole + beside <= u // 4 if depthwise else 10 * whole <= u
-    if name == "taps" and part != "weight_gradient" and (u <= 2 * _CPU_TILE or fits):
+    if name == "taps" and part != "weight_gradient" and (u <= _SMALL_U or fits):
         return whole
     small = max(u // 36, u // 18 - image.dtype.itemsize * math.prod(weight))
-    return _CPU_TILE if u <= 2 * _CPU_TILE else min(_CPU_TILE // 2, small)
+    return _CPU_TILE if u <= _SMALL_U else min(_CPU_TILE // 2, small)
 
 
 def _by_platform(convolution: Convolution, function: Callable[..., Array], *given: Array | None) -> Array:

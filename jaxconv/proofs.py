@@ -358,11 +358,9 @@ def _of_engine(name: str, geometry: Geometry, tile: int = _TILE) -> Iterator[Pro
     )
     for unfolded in range(1 + geometry.rank if name == "fold" else 1):
         told = f", {unfolded} axes unfolded" if unfolded else ""
+        strides = {"output": (), "input_gradient": geometry.stride, "weight_gradient": geometry.stride[unfolded:]}
         for part, source, result, tensors, shapes, shape in table:
-            strides = {"output": (), "input_gradient": geometry.stride, "weight_gradient": geometry.stride[unfolded:]}[
-                part
-            ]
-            if unfolded and max((1, *strides)) > 1:
+            if unfolded and max((1, *strides[part])) > 1:
                 # Then it is the same whatever is to be unfolded.
                 continue
             function = _named(f"{name}.{part}", partial(getattr(engine, part), replace(convolution, unfolded=unfolded)))

@@ -12,7 +12,16 @@ hypothesis.settings.load_profile("jaxconv")
 
 # Compiling is most of the suite's time. What XLA makes of the engines, with all its optimisations, is run and compared with
 # torch here; the others test what is traced, and take a fifth less time without most of them.
-OPTIMISED = {"test_benchmarks", "test_conv", "test_conv_transpose", "test_engines", "test_rounding", "test_verify"}
+OPTIMISED = {
+    "test_benchmarks",
+    "test_confirmation",
+    "test_conv",
+    "test_conv_transpose",
+    "test_engines",
+    "test_odd_input",
+    "test_rounding",
+    "test_verify",
+}
 
 
 @pytest.fixture(autouse=True)

@@ -64,7 +64,7 @@ def test_no_convolution_primitive_and_no_gather(geometry, engine):
     assert not [name for name in names if "conv_general" in name or "gather" in name or "scatter" in name]
 
 
-# One of every kind. All are compared with torch to the first order, and proven on symbols to the second.
+# One of every kind. All are compared with torch to the first order elsewhere, and others like them proven to the second.
 KINDS = ("kernel 1", "3x3 same", "all different", "depthwise", "taps only in padding", "many taps", "three axes")
 
 

@@ -3,6 +3,7 @@
 With one or a few channels a group, as in depthwise layers, a product has nothing to share between rows, and its time would
 be U's. Here a tile of the output is one fused loop over positions, which adds up every tap's shifted input times its weight,
 so that nothing is written but the output. Eq. 4 is one reduction a tap. Tiles are some of the groups, or all, and whole in space.
+Eq. 4 of depthwise layers with long rows goes row by row instead, and keeps sums for every column.
 """
 
 import itertools
@@ -74,7 +75,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
 
         def add(index, sums):
             channel, *at = place(index, (inner, *window.kernel))
-            products = _seen(seen, 2, channel, 3, taps, at, convolution.out_spatial) * other
+            products = _seen(piece(seen, channel, 1, 2), 3, taps, at, convolution.out_spatial) * other
             return lax.dynamic_update_index_in_dim(
                 sums, jnp.sum(products, axis=(0, *range(3, products.ndim))), index, 0
             )
@@ -112,7 +113,7 @@ def _depthwise_weight_gradient(convolution: Convolution, input: Array, cotangent
             line = piece(other, index, 1, first)
             lines = [piece(image, high.at + high.shift * n + high.stride * index, 1, first) for n in range(high.count)]
             return [
-                total + _columns(lines[n], first + 1, others, tap, row) * line
+                total + _seen(lines[n], first + 1, others, tap, row) * line
                 for (n, *tap), total in zip(entries, sums, strict=True)
             ]
 
@@ -123,13 +124,6 @@ def _depthwise_weight_gradient(convolution: Convolution, input: Array, cotangent
     axes = [axis for axis in range(len(shape)) if axis != convolution.channel_axis]
     gradient = jnp.stack([jnp.sum(one, axes) for one in sums], axis=1)
     return gradient.reshape(channels, 1, *window.kernel).astype(convolution.result)
-
-
-def _columns(line: Array, first: int, taps: Sequence[Taps], at: Sequence[int], shape: Sequence[int]) -> Array:
-    """What one tap sees of a line: of its axes from `first` on."""
-    for axis, (some, index, length) in enumerate(zip(taps, at, shape, strict=True), first):
-        line = piece(line, some.at + some.shift * index, length, axis, some.stride)
-    return line
 
 
 def _divisor(size: int, most: int) -> int:
@@ -194,17 +188,8 @@ def _channels_second(convolution: Convolution, image: Array, start: Start, count
     return part.reshape(part.shape[0], count, width, *part.shape[2:])
 
 
-def _seen(
-    part: Array,
-    channel_axis: int,
-    channel: Start,
-    first: int,
-    taps: Sequence[Taps],
-    at: Sequence[Start],
-    shape: Sequence[int],
-) -> Array:
-    """What one tap sees of one channel of every group: `shape` positions, and a channel axis of one."""
-    part = piece(part, channel, 1, channel_axis)
+def _seen(part: Array, first: int, taps: Sequence[Taps], at: Sequence[Start], shape: Sequence[int]) -> Array:
+    """What one tap sees: `shape` positions, of the axes from `first` on."""
     for axis, (some, index, length) in enumerate(zip(taps, at, shape, strict=True), first):
         part = piece(part, some.at + some.shift * index, length, axis, some.stride)
     return part
@@ -221,7 +206,7 @@ def _sum(convolution: Convolution, part: Array, weight: Array, taps: Sequence[Ta
 
     def term(indices: Sequence[Start]) -> Array:
         channel, *at = indices
-        seen = _seen(part, 2 + rank if last else 2, channel, 1 if last else 3, taps, at, shape)
+        seen = _seen(piece(part, channel, 1, 2 + rank if last else 2), 1 if last else 3, taps, at, shape)
         entries = [channel, *(some.first + some.step * index for some, index in zip(taps, at, strict=True))]
         factor = weight
         for axis, entry in enumerate(entries, 2):
