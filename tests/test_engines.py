@@ -66,10 +66,12 @@ def test_engine_in_tiles(engine, index):
     ("geometry", "unfolded"),
     [pytest.param(g, n, id=f"{g.name} {n}") for g in BATCHED for n in range(1, g.rank + 1)],
 )
-def test_fold_of_the_last_axes_in_tiles(geometry, unfolded):
+@pytest.mark.parametrize("tile", [150, 2000])
+def test_fold_of_the_last_axes_in_tiles(geometry, unfolded, tile):
+    """In tiles of a position or two, and of so many that a stride between them is seen."""
     # Both layouts where more than one axis is unfolded, and else in turn.
     for last in (False, True) if unfolded > 1 else (BATCHED.index(geometry) % 2 == 0,):
-        check("fold", geometry, 150, last, unfolded)
+        check("fold", geometry, tile, last, unfolded)
 
 
 @given(geometry=geometries(), engine=st.sampled_from(NAMES), tile=st.sampled_from([1, 300, 2**23]), last=st.booleans())
