@@ -11,7 +11,8 @@
 | long rows of few channels, channels first (`_has_long_rows`) | `fold`, all axes unfolded | rows are copied, not channels |
 | everything else | `stream` | U in tiles, one large product each |
 
-The platform sets the size of a tile: what fits into the cache of a CPU, what fills an accelerator.
+The platform sets the size of a tile: what fits into the cache of a CPU, what fills an accelerator. On a CPU many small samples
+are taken in parts of one tile each (`_parts`).
 """
 
 import importlib
@@ -26,6 +27,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv import engines
+from jaxconv.batches import image_by_parts, number_of_parts, sum_by_parts
 from jaxconv.convolution import Convolution
 
 ENGINES = ("auto", *engines.NAMES)
@@ -44,13 +46,13 @@ def check_engine(engine: Any) -> None:
 def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None) -> Array:
     """Eq. 2, by the engine that is chosen for it."""
     engine, convolution = chosen(convolution, "output", weight.shape, input)
-    return _by_platform(convolution, engine.output, input, weight, bias)
+    return _by_platform(convolution, image_by_parts(engine.output, 0), input, weight, bias)
 
 
 def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:
     """Eq. 3 and fold, by the engine that is chosen for it."""
     engine, convolution = chosen(convolution, "input_gradient", weight.shape, cotangent)
-    return _by_platform(convolution, engine.input_gradient, weight, cotangent, bias)
+    return _by_platform(convolution, image_by_parts(engine.input_gradient, 1), weight, cotangent, bias)
 
 
 def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
@@ -58,7 +60,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     in_channels, out_channels = convolution.sizes(input)[2], convolution.sizes(cotangent)[2]
     weight = (out_channels, in_channels // convolution.groups, *convolution.window.kernel)
     engine, convolution = chosen(convolution, "weight_gradient", weight, input)
-    return _by_platform(convolution, engine.weight_gradient, input, cotangent)
+    return _by_platform(convolution, sum_by_parts(engine.weight_gradient), input, cotangent)
 
 
 def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: int) -> tuple[str, int]:
@@ -138,7 +140,9 @@ def chosen(convolution: Convolution, part: str, weight: tuple[int, ...], image: 
     else:
         name, unfolded = convolution.engine, _unfolded(convolution, part, weight, convolution.window.rank - 1)
     engine = importlib.import_module(f"jaxconv.engines.{name if image.size else 'materialise'}")
-    return engine, replace(convolution, unfolded=unfolded, tile=_tile(convolution, name, part, weight, image))
+    convolution = replace(convolution, unfolded=unfolded)
+    parts, tile = _parts(convolution, name, part, weight, image)
+    return engine, replace(convolution, parts=parts, tile=tile)
 
 
 def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...], image: Array) -> int:
@@ -171,6 +175,31 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
     return _CPU_TILE if u <= _SMALL_U else min(_CPU_TILE // 2, small)
 
 
+def _parts(convolution: Convolution, name: str, part: str, weight: tuple[int, ...], image: Array) -> tuple[int, int]:
+    """In how many parts a CPU takes the batch, and the bytes of a tile of each.
+
+    Parts that are one tile each, of 8 MB and no more than a twelfth of a large U, where four samples at least have room in one: a
+    tile of the whole batch would be short rows of every sample.
+    """
+    tile = _tile(convolution, name, part, weight, image)
+    if name not in ("stream", "fold"):
+        return 1, tile
+    batch, size = image.shape[0], jnp.dtype(convolution.accumulate).itemsize
+    sample = size * _unfolded_cells(convolution, weight, 1)
+    u = image.dtype.itemsize * _unfolded_cells(convolution, weight, batch)
+    room = _CPU_TILE if u <= _SMALL_U else min(_CPU_TILE, u // 12)
+    if name == "fold" and not (part == "input_gradient" and max(convolution.window.stride) > 1):
+        # What it writes instead of U.
+        positions = convolution.spatial if part == "input_gradient" else convolution.out_spatial
+        moved = convolution.groups * _moved(convolution, part, weight, convolution.unfolded)
+        sample = size * moved * math.prod(positions)
+    if sample * batch <= tile:
+        return 1, tile
+    most = room // sample
+    count = number_of_parts(batch, max(4, most // 8), most)
+    return count, tile if count == 1 else 2 * room
+
+
 def _by_platform(convolution: Convolution, function: Callable[..., Array], *given: Array | None) -> Array:
     """`function` of the convolution, used in the way of the platform that this is compiled for."""
     arrays = [array for array in given if array is not None]
@@ -178,7 +207,7 @@ def _by_platform(convolution: Convolution, function: Callable[..., Array], *give
     if cells * jnp.dtype(convolution.accumulate).itemsize <= convolution.tile:
         # One tile on every platform.
         return function(convolution, *arrays)
-    elsewhere = replace(convolution, tile=_ACCELERATOR_TILE)
+    elsewhere = replace(convolution, tile=_ACCELERATOR_TILE, parts=1)
     on_cpu = partial(_widened, convolution, function)
     return lax.platform_dependent(*arrays, cpu=on_cpu, default=partial(function, elsewhere))
 

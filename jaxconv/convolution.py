@@ -16,7 +16,8 @@ class Convolution:
 
     `precision` is `jax.lax`'s; `result` the dtype of what an engine returns; `accumulate` the dtype that sums are carried in.
     `channels_last` tells where the channels of input and output are; `engine` is the caller's, or "auto"; `tile` how many
-    bytes an engine that works in tiles may spend on one; `unfolded` how many of the first axes `fold` unfolds.
+    bytes an engine that works in tiles may spend on one; `unfolded` how many of the first axes `fold` unfolds; `parts` in how
+    many parts the batch is taken.
     """
 
     window: Window
@@ -29,6 +30,7 @@ class Convolution:
     engine: str = "auto"
     tile: int = 2**23
     unfolded: int = 0
+    parts: int = 1
 
     @property
     def out_spatial(self) -> tuple[int, ...]:

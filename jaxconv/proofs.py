@@ -21,7 +21,9 @@ from derivations.index_sets import Geometry
 from derivations.indices import Tensor
 from derivations.prove import Verdict, prove_definition, prove_equal, prove_vjp
 from jaxconv import engines, formulas
+from jaxconv.batches import image_by_parts, sum_by_parts
 from jaxconv.convolution import Convolution
+from jaxconv.engines import materialise
 from jaxconv.window import Window
 
 # Every branch of every engine: strides that skip, kernels that overhang, asymmetric padding, dilation, groups, depthwise,
@@ -40,11 +42,15 @@ GEOMETRIES = (
     Geometry(1, 1, (1, 1), (2, 3, 2), (2, 2, 2), (1, 1, 1), (1, 1, 1), ((1, 0), (0, 0), (1, 1))),
     Geometry(1, 2, (1, 1), (3, 2, 4), (2, 1, 2), (2, 1, 2), (1, 1, 2), ((0, 1), (1, 0), (0, 0))),
 )
-# Depthwise rows so long that `taps` takes the gradient of the weight row by row.
-_LONG = Geometry(1, 2, (1, 1), (3, 41), (2, 2), (2, 1), (1, 1), ((1, 0), (0, 0)))
-
-
+# Bytes of a tile, so few that every loop over tiles is run, and its last tile moved back.
 _TILE = 160
+# What one engine alone must be proven on as well, with the bytes of a tile.
+OWN = {
+    # Depthwise rows so long that the gradient of the weight is taken row by row.
+    "taps": (Geometry(1, 2, (1, 1), (3, 41), (2, 2), (2, 1), (1, 1), ((1, 0), (0, 0))), 2**23),
+    # Tiles of two positions, whose stride is seen where the axis is unfolded.
+    "fold": (Geometry(1, 1, (1, 1), (9,), (2,), (2,), (1,), ((1, 0),)), 24),
+}
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,9 @@ def proofs() -> Iterator[Proof]:
             # What has more taps than one is the engine `stream` under the name of `pointwise`.
             if name != "pointwise" or max(geometry.kernel) == 1:
                 yield from _of_engine(name, geometry)
-    yield from _of_engine("taps", _LONG, tile=2**23)
+    for name, (geometry, tile) in OWN.items():
+        yield from _of_engine(name, geometry, tile)
+    yield from _of_batches()
     yield from _of_padding_modes()
     yield from _of_layouts()
     yield from _of_lax()
@@ -258,6 +266,25 @@ def _of_conv_local(geometry: Geometry) -> Iterator[Proof]:
     yield Proof("conv_local", "VJP with a bias a position", where, partial(prove_vjp, own, *shapes))
 
 
+def _of_batches() -> Iterator[Proof]:
+    """A batch in parts against the whole of it, of the readable engine."""
+    window = Window((2,), (1,), ((1, 0),), (1,))
+    whole = Convolution(window, (3,), 1, None, jnp.dtype("float32"), jnp.float32)
+    input, weight, output = (6, 1, 3), (2, 1, 2), (6, 2, 3)
+    by_parts = {
+        "output": (image_by_parts(materialise.output, 0), (input, weight, output[1:2])),
+        "input_gradient": (image_by_parts(materialise.input_gradient, 1), (weight, output)),
+        "weight_gradient": (sum_by_parts(materialise.weight_gradient), (input, output)),
+    }
+    for part, (function, shapes) in by_parts.items():
+        parted = _named(f"{part} by parts", partial(function, replace(whole, parts=3)))
+        plain = _named(part, partial(getattr(materialise, part), whole))
+        what = part.replace("_", " ")
+        where = "6 samples in 3 parts"
+        yield Proof("batch in parts", f"{what} is that of all", where, partial(prove_equal, parted, plain, *shapes))
+        yield Proof("batch in parts", f"VJP of {what}", where, partial(prove_vjp, parted, *shapes))
+
+
 def _of_padding_modes() -> Iterator[Proof]:
     """Against the same convolution of an input in which every padded cell is picked by its index."""
     cells = {
@@ -345,7 +372,6 @@ def _of_engine(name: str, geometry: Geometry, tile: int = _TILE) -> Iterator[Pro
     engine = importlib.import_module(f"jaxconv.engines.{name}")
     layer, sizes = Layer(geometry.rank), geometry.index_set()
     window = Window(geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
-    # With `_TILE`, so small that every loop over tiles is run, and its last tile moved back.
     convolution = Convolution(
         window, geometry.spatial, geometry.groups, None, jnp.dtype("float32"), jnp.float32, tile=tile
     )

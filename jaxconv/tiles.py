@@ -1,6 +1,6 @@
 """Walking over the positions of an image in tiles that fit into the cache, with zeros outside of the image.
 
-The batch is never split: a batch that is sharded over devices stays where it is.
+Every tile has all samples; `batches` is where those are taken in parts.
 """
 
 import math

@@ -311,6 +311,7 @@ def test_temporaries_are_a_quarter_of_u_at_most(input, weight, options, last):
 SHARDED = """
 import sys, re, jax, jax.numpy as jnp
 from functools import partial
+from jaxconv.batches import image_by_parts, sum_by_parts
 from jax.sharding import NamedSharding, PartitionSpec as Spec
 from jaxconv.convolution import Convolution
 from jaxconv.engines import NAMES
@@ -329,13 +330,13 @@ for name in sys.argv[1:]:
     name, _, groups = name.partition(" by ")
     groups = int(groups or 1)
     w = (8, 8 // groups, 3, 3)
-    for tile in (2**23, 2**12):
+    for tile, parts in ((2**23, 1), (2**12, 1), (2**23, 2)):
         engine = importlib.import_module(f"jaxconv.engines.{name}")
-        c = Convolution(window, (12, 40), groups, None, jnp.float32, jnp.float32, tile=tile, unfolded=1)
-        print(name, tile,
-            kinds(lambda x, w: engine.output(c, x, w, None), (x, w), (split, whole), split),
-            kinds(partial(engine.input_gradient, c), (w, g), (whole, split), split),
-            kinds(partial(engine.weight_gradient, c), (x, g), (split, split), whole))
+        c = Convolution(window, (12, 40), groups, None, jnp.float32, jnp.float32, tile=tile, unfolded=1, parts=parts)
+        print(name, tile, parts,
+            kinds(partial(image_by_parts(engine.output, 0), c), (x, w), (split, whole), split),
+            kinds(partial(image_by_parts(engine.input_gradient, 1), c), (w, g), (whole, split), split),
+            kinds(partial(sum_by_parts(engine.weight_gradient), c), (x, g), (split, split), whole))
 """
 
 
@@ -349,5 +350,6 @@ def test_a_sharded_batch_stays_where_it_is():
         env=environment,
         check=True,
     ).stdout
-    expected = [f"{name} {tile} [] [] ['all-reduce']" for name in (*NAMES, "taps") for tile in (2**23, 2**12)]
+    ways = (f"{2**23} 1", f"{2**12} 1", f"{2**23} 2")
+    expected = [f"{name} {way} [] [] ['all-reduce']" for name in (*NAMES, "taps") for way in ways]
     assert told.splitlines() == expected

@@ -1,0 +1,78 @@
+"""Walking over a batch part by part, for many samples of few positions.
+
+A tile of positions of every sample would be short runs of each, and read its sides over and over; a part of the batch has its
+samples whole. Part i of n has the samples i, n + i, 2 n + i and so on: of a batch that is sharded over `_DEVICES` devices or a
+divisor of that, every device has as many samples of each part, and none is moved.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import jax
+from jax import Array, lax
+
+from jaxconv.convolution import Convolution
+from jaxconv.tiles import Start, blank, unwritten
+
+_DEVICES = 8
+
+
+def number_of_parts(batch: int, least: int, most: int) -> int:
+    """The smallest number of equal parts of at most `most` samples, and no fewer than `least`; 1 where there is none."""
+    whole = batch // math.gcd(batch, _DEVICES)
+    counts = (count for count in range(1, whole + 1) if whole % count == 0 and least <= batch // count <= most)
+    return next(counts, 1)
+
+
+def image_by_parts(function: Callable[..., Array], at: int) -> Callable[..., Array]:
+    """A function of a convolution and arrays, from a batch to a batch, as one that takes it in `convolution.parts`; `at` is 0 for
+    a function of the batch and a weight, 1 for one of a weight and the batch."""
+
+    def by_parts(convolution: Convolution, *arrays: Array) -> Array:
+        if convolution.parts == 1:
+            return function(convolution, *arrays)
+        batch = _divided(convolution, arrays[at])
+
+        def result(part: Array) -> Array:
+            return function(convolution, *arrays[:at], part, *arrays[at + 1 :])
+
+        def step(index: Start, image: Array) -> Array:
+            part = result(_part(batch, index))
+            return lax.dynamic_update_index_in_dim(image, part, index, 1)
+
+        shape = jax.eval_shape(result, jax.eval_shape(partial(_part, index=0), batch))
+        # An entry of the weight that an engine's output does not take, if this is a gradient, which may have the same shape.
+        weight = arrays[1] if at == 0 else arrays[0][-1:]
+        image = unwritten((shape.shape[0], convolution.parts, *shape.shape[1:]), shape.dtype, weight, batch)
+        image = lax.fori_loop(0, convolution.parts, step, image)
+        return image.reshape(-1, *image.shape[2:])
+
+    return by_parts
+
+
+def sum_by_parts(function: Callable[..., Array]) -> Callable[..., Array]:
+    """A function of a convolution and batches that sums over them, as one that takes them in `convolution.parts`."""
+
+    def by_parts(convolution: Convolution, *arrays: Array) -> Array:
+        if convolution.parts == 1:
+            return function(convolution, *arrays)
+        batches = [_divided(convolution, array) for array in arrays]
+
+        def terms(index: Start) -> Array:
+            return function(convolution, *(_part(batch, index) for batch in batches))
+
+        shape = jax.eval_shape(terms, 0)
+        total = blank(shape.shape, shape.dtype, *arrays)
+        return lax.fori_loop(0, convolution.parts, lambda index, total: total + terms(index), total)
+
+    return by_parts
+
+
+def _divided(convolution: Convolution, batch: Array) -> Array:
+    """A batch as (samples of a part, parts, ...)."""
+    return batch.reshape(-1, convolution.parts, *batch.shape[1:])
+
+
+def _part(batch: Array, index: Start) -> Array:
+    return lax.dynamic_index_in_dim(batch, index, 1, keepdims=False)

@@ -1,0 +1,77 @@
+"""A batch in parts: the sums of the whole, of whichever samples a part has, and never fewer than the devices that share it."""
+
+import importlib
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxconv import choice
+from jaxconv.batches import image_by_parts, number_of_parts, sum_by_parts
+from jaxconv.convolution import Convolution
+from jaxconv.engines import NAMES
+from jaxconv.window import make_window
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["channels_first", "channels_last"])
+@pytest.mark.parametrize("engine", NAMES)
+def test_parts_are_summed_as_the_whole(engine, last):
+    """To the bit, on integers: every sample at its place, and none left out or counted twice."""
+    module = importlib.import_module(f"jaxconv.engines.{engine}")
+    single = jnp.dtype("float32")
+    window = make_window((3, 2), (2, 1), 1, 1, 2)
+    whole = Convolution(window, (7, 6), 2, None, single, single, last, tile=300)
+    parts = Convolution(window, (7, 6), 2, None, single, single, last, tile=300, parts=3)
+    generator = np.random.default_rng(0)
+    shapes = (whole.shape(12, (7, 6), 4), (6, 2, 3, 2), (6,), whole.shape(12, whole.out_spatial, 6))
+    x, w, b, g = (jnp.asarray(generator.integers(-5, 6, shape), single) for shape in shapes)
+    for function, by_parts, arrays in (
+        (module.output, image_by_parts(module.output, 0), (x, w, b)),
+        (module.input_gradient, image_by_parts(module.input_gradient, 1), (w, g)),
+        (module.weight_gradient, sum_by_parts(module.weight_gradient), (x, g)),
+    ):
+        mine, plain = jax.jit(by_parts, static_argnums=0), jax.jit(function, static_argnums=0)
+        np.testing.assert_array_equal(mine(parts, *arrays), plain(whole, *arrays))
+        assert "while" in mine.lower(parts, *arrays).as_text()
+
+
+@given(st.integers(1, 2000), st.integers(1, 64), st.integers(1, 512))
+def test_the_number_of_parts(batch, least, most):
+    """The fewest equal parts of a size between the bounds, each with a sample of every one of up to eight devices."""
+    count = number_of_parts(batch, least, most)
+    fitting = [
+        parts
+        for parts in range(1, batch + 1)
+        if batch % parts == 0 and batch // parts % math.gcd(batch, 8) == 0 and least <= batch // parts <= most
+    ]
+    assert count == min(fitting, default=1)
+
+
+@pytest.mark.parametrize(
+    ("input", "weight", "stride", "expected"),
+    [
+        ((854, 1, 640), (32, 1, 80), 4, (61, 61, 61)),
+        ((128, 64, 14, 14), (64, 64, 3, 3), 1, (8, 16, 8)),
+        # Of large images four have no room in a tile; eight devices have eight samples; and this fits into one tile.
+        ((128, 64, 56, 56), (64, 64, 3, 3), 1, (1, 1, 1)),
+        ((8, 64, 14, 14), (64, 64, 3, 3), 1, (1, 1, 1)),
+        ((24, 16, 8, 8), (16, 16, 3, 3), 1, (1, 1, 1)),
+        # What has no tiles has no parts.
+        ((512, 96, 14, 14), (96, 1, 3, 3), 1, (1, 1, 1)),
+    ],
+)
+def test_the_rule_takes_many_small_samples_in_parts(input, weight, stride, expected):
+    rank = len(weight) - 2
+    window = make_window(weight[2:], stride, 0, 1, rank)
+    groups = input[1] // weight[1]
+    convolution = Convolution(window, input[2:], groups, None, jnp.float32, jnp.dtype("float32"))
+    image = jax.ShapeDtypeStruct(input, jnp.float32)
+    told = []
+    for part in ("output", "input_gradient", "weight_gradient"):
+        _, chosen = choice.chosen(convolution, part, weight, image)  # type: ignore[arg-type]
+        told.append(chosen.parts)
+    assert tuple(told) == expected
