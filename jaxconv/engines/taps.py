@@ -204,28 +204,35 @@ def _sum(convolution: Convolution, part: Array, weight: Array, taps: Sequence[Ta
     weight = weight.astype(convolution.accumulate)
     counts = [weight.shape[2], *(some.count for some in taps)]
 
-    def term(indices: Sequence[Start]) -> Array:
-        channel, *at = indices
-        seen = _seen(piece(part, channel, 1, 2 + rank if last else 2), 1 if last else 3, taps, at, shape)
-        entries = [channel, *(some.first + some.step * index for some, index in zip(taps, at, strict=True))]
-        factor = weight
-        for axis, entry in enumerate(entries, 2):
-            factor = piece(factor, entry, 1, axis)
-        factor = factor.reshape(*weight.shape[:2], *(() if last else (1,) * rank))
-        return seen * factor
+    first = 1 if last else 3
+
+    def narrowed(image: Array, factor: Array, axis: int, index: Start) -> tuple[Array, Array]:
+        """What one channel, on axis 0, or one tap of another axis sees, and its weight."""
+        if axis == 0:
+            return piece(image, index, 1, 2 + rank if last else 2), piece(factor, index, 1, 2)
+        some = taps[axis - 1]
+        image = piece(image, some.at + some.shift * index, shape[axis - 1], first + axis - 1, some.stride)
+        return image, piece(factor, some.first + some.step * index, 1, 2 + axis)
+
+    def added(total: Array, image: Array, factor: Array, axis: int) -> Array:
+        """`total` and the terms of every index of the axes from this one on."""
+        if axis == len(counts):
+            return total + image * factor.reshape(*weight.shape[:2], *(() if last else (1,) * rank))
+        for index in range(counts[axis]):
+            total = added(total, *narrowed(image, factor, axis, index), axis + 1)
+        return total
 
     # As many of the last axes as make a fused loop of a fair size are written out, the others are a loop around it.
     inside = len(counts)
     while inside and math.prod(counts[inside - 1 :]) <= _TERMS:
         inside -= 1
     inside = min(inside, len(counts) - 1)
-    written = list(itertools.product(*map(range, counts[inside:])))
 
-    def add(index, total):
-        outside = place(index, counts[:inside])
-        for inner in written:
-            total = total + term([*outside, *inner])
-        return total
+    def add(index: Start, total: Array) -> Array:
+        image, factor = part, weight
+        for axis, at in enumerate(place(index, counts[:inside])):
+            image, factor = narrowed(image, factor, axis, at)
+        return added(total, image, factor, inside)
 
     sizes = (batch, *shape, *weight.shape[:2]) if last else (batch, *weight.shape[:2], *shape)
     return each(math.prod(counts[:inside]), add, blank(sizes, convolution.accumulate, part, weight))
