@@ -38,10 +38,10 @@ def image_by_parts(function: Callable[..., Array], at: int) -> Callable[..., Arr
             return function(convolution, *arrays[:at], part, *arrays[at + 1 :])
 
         def step(index: Start, image: Array) -> Array:
-            part = result(_part(batch, index))
+            part = result(_part(convolution, batch, index))
             return lax.dynamic_update_index_in_dim(image, part, index, 1)
 
-        shape = jax.eval_shape(result, jax.eval_shape(partial(_part, index=0), batch))
+        shape = jax.eval_shape(result, jax.eval_shape(partial(_part, convolution, index=0), batch))
         # An entry of the weight that an engine's output does not take, if this is a gradient, which may have the same shape.
         weight = arrays[1] if at == 0 else arrays[0][-1:]
         image = unwritten((shape.shape[0], convolution.parts, *shape.shape[1:]), shape.dtype, weight, batch)
@@ -60,7 +60,7 @@ def sum_by_parts(function: Callable[..., Array]) -> Callable[..., Array]:
         batches = [_divided(convolution, array) for array in arrays]
 
         def terms(index: Start) -> Array:
-            return function(convolution, *(_part(batch, index) for batch in batches))
+            return function(convolution, *(_part(convolution, batch, index) for batch in batches))
 
         shape = jax.eval_shape(terms, 0)
         total = blank(shape.shape, shape.dtype, *arrays)
@@ -74,5 +74,6 @@ def _divided(convolution: Convolution, batch: Array) -> Array:
     return batch.reshape(-1, convolution.parts, *batch.shape[1:])
 
 
-def _part(batch: Array, index: Start) -> Array:
-    return lax.dynamic_index_in_dim(batch, index, 1, keepdims=False)
+def _part(convolution: Convolution, batch: Array, index: Start) -> Array:
+    part = lax.dynamic_index_in_dim(convolution.for_tiles(batch, index), index, 1, keepdims=False)
+    return convolution.for_sums(part, batch.dtype)

@@ -17,7 +17,7 @@ class Convolution:
     `precision` is `jax.lax`'s; `result` the dtype of what an engine returns; `accumulate` the dtype that sums are carried in.
     `channels_last` tells where the channels of input and output are; `engine` is the caller's, or "auto"; `tile` how many
     bytes an engine that works in tiles may spend on one; `unfolded` how many of the first axes `fold` unfolds; `parts` in how
-    many parts the batch is taken.
+    many parts the batch is taken; `bits` the 16-bit dtype of images whose entries are copied, and returned, as bits in uint16.
     """
 
     window: Window
@@ -31,6 +31,7 @@ class Convolution:
     tile: int = 2**23
     unfolded: int = 0
     parts: int = 1
+    bits: Any = None
 
     @property
     def out_spatial(self) -> tuple[int, ...]:
@@ -76,7 +77,29 @@ class Convolution:
         """Sums in this convolution's layout with the bias of their channels added, rounded to `result`."""
         if bias is not None:
             image = image + self.along_channels(bias.astype(image.dtype))
-        return image.astype(self.result)
+        image = image.astype(self.result)
+        return image if self.stored == self.result else lax.bitcast_convert_type(image, self.stored)
+
+    @property
+    def stored(self) -> Any:
+        """The dtype of an array that holds a resulting image."""
+        return self.result if self.bits is None or jnp.dtype(self.result).itemsize != 2 else jnp.dtype(jnp.uint16)
+
+    def for_tiles(self, image: Array, *starts: int | Array) -> Array:
+        """An image that a tile is taken from, at places that begin at `starts`: as bits, where those are copied."""
+        if self.bits is None:
+            return image
+        # Else the bits of the whole image would be written before the loop that the tiles are taken in.
+        image, _ = lax.optimization_barrier((image, starts))
+        return lax.bitcast_convert_type(image, jnp.uint16)
+
+    def for_copies(self, tile: Array) -> Array:
+        """A tile as it is copied: in the accumulator's dtype, as the derivative of copying adds up; bits as they are."""
+        return tile.astype(self.accumulate) if self.bits is None else tile
+
+    def for_sums(self, tile: Array, dtype: Any) -> Array:
+        """A tile, or copies of one, as numbers of `dtype`."""
+        return (tile if self.bits is None else lax.bitcast_convert_type(tile, self.bits)).astype(dtype)
 
     def turned(self, sizes: tuple[int, ...]) -> "Convolution":
         """The convolution of stride 1 that takes a cotangent of `sizes` to the gradient of the input, with `turned_kernel`."""

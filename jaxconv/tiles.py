@@ -178,10 +178,10 @@ def interleaved(phases: Sequence[Array], axis: int) -> Array:
     return stacked.reshape(*stacked.shape[:axis], -1, *stacked.shape[axis + 2 :])
 
 
-def each(count: int, step: Callable[[Start, Any], Any], carry: Any) -> Any:
-    """`carry = step(index, carry)` for every index; written out where they are few, which runs faster, and else a loop,
-    which compiles faster (measured: 49 taps written out take 2 s)."""
-    if count > WRITTEN_OUT:
+def each(count: int, step: Callable[[Start, Any], Any], carry: Any, in_a_loop: bool = False) -> Any:
+    """`carry = step(index, carry)` for every index; written out where they are few, which runs faster, and else, or if asked for,
+    `in_a_loop`, which compiles faster (measured: 49 taps written out take 2 s)."""
+    if count > WRITTEN_OUT or in_a_loop:
         return lax.fori_loop(0, count, step, carry)
     for index in range(count):
         carry = step(index, carry)

@@ -19,6 +19,8 @@ from jaxconv.engines import stream
 from jaxconv.tiles import WRITTEN_OUT, Start, blank, cut, each, interleaved, piece, put, tiles, unwritten
 from jaxconv.window import Cells, Taps, backward_taps, forward_taps
 
+IN_TILES = True
+
 
 def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None = None) -> Array:
     """Eq. 2, the sum over channels and the first axes' taps before the sum over the others' taps."""
@@ -34,16 +36,15 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
 
     def step(places, result):
         cells = [window.cells(axis, place, grid.shape[axis]) for axis, place in enumerate(places)]
-        image, seen = _read(convolution, input, cells, taps)
-        image = _unfold(convolution, image, range(unfolded), seen, grid.shape)
-        products = _products(convolution, matrix, rows, image)
+        u, seen = _unfold(convolution, input, cells, taps, range(unfolded), grid.shape)
+        products = _products(convolution, matrix, rows, u)
         for axis in reversed(range(unfolded, window.rank)):
             products = _sum(convolution, axis, axis - unfolded, products, seen[axis], grid.shape[axis])
         return put(
             result, _image(convolution, products, bias), convolution.first_spatial, [place.start for place in places]
         )
 
-    result = unwritten(convolution.shape(batch, grid.sizes, out_channels), convolution.result, weight, input)
+    result = unwritten(convolution.shape(batch, grid.sizes, out_channels), convolution.stored, weight, input)
     return grid.walk(step, result, ends_apart=window.rank <= _APART)
 
 
@@ -65,7 +66,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
     def step(places, result):
         cells = [window.backward_cells(axis, places[axis], grid.shape[axis]) for axis in axes]
         image, _ = _read(convolution, cotangent, cells, ())
-        products = _products(convolution, matrix, matrix.shape[1:-1], image)
+        products = _products(convolution, matrix, matrix.shape[1:-1], convolution.for_sums(image, cotangent.dtype))
         for axis in reversed(axes):
             taps = [backward_taps(window, axis, phase) for phase in range(window.stride[axis])]
             sums = [_sum(convolution, axis, axis, products, some, grid.shape[axis]) for some in taps]
@@ -75,7 +76,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
 
     whole = tuple(count * stride for count, stride in zip(blocks, window.stride, strict=True))
     # Another entry than that of `output`, which may have the same shape.
-    result = unwritten(convolution.shape(batch, whole, in_channels), convolution.result, weight[-1:], cotangent)
+    result = unwritten(convolution.shape(batch, whole, in_channels), convolution.stored, weight[-1:], cotangent)
     result = grid.walk(step, result)
     return lax.slice(result, (0,) * result.ndim, convolution.shape(batch, convolution.spatial, in_channels))
 
@@ -98,11 +99,10 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     def step(places, total):
         same = [place.cells(length) for place, length in zip(places, grid.shape, strict=True)]
         cells = [window.cells(axis, places[axis], grid.shape[axis]) for axis in axes[:unfolded]]
-        image, seen = _read(convolution, input, cells + same[unfolded:], forward)
-        u = _as_factor(convolution, _unfold(convolution, image, axes[:unfolded], seen, grid.shape))
+        u, _ = _unfold(convolution, input, cells + same[unfolded:], forward, axes[:unfolded], grid.shape)
         cells = [window.backward_cells(axis, places[axis], grid.shape[axis]) for axis in axes[unfolded:]]
-        image, seen = _read(convolution, cotangent, same[:unfolded] + cells, backward)
-        g = _as_factor(convolution, _unfold(convolution, image, axes[unfolded:], seen, grid.shape))
+        g, _ = _unfold(convolution, cotangent, same[:unfolded] + cells, backward, axes[unfolded:], grid.shape)
+        u, g = _as_factor(convolution, u), _as_factor(convolution, g)
         new = grid.is_new(places)
         if new is not None:
             # In both factors, since zero times infinity is no zero.
@@ -135,22 +135,24 @@ def _bytes(convolution: Convolution, batch: int, channels: int, out_channels: in
 
 
 def _read(
-    convolution: Convolution, image: Array, cells: Sequence[Cells], taps: Sequence[Taps]
+    convolution: Convolution, image: Array, cells: Sequence[Cells], taps: Sequence[Taps], unfolded: Sequence[int] = ()
 ) -> tuple[Array, list[Taps]]:
     """The cells of an image as (g, channels, N, *spatial), or (g, N, *spatial, channels) where those are last, and `taps` as
-    they see them.
+    they see them; those of the axes `unfolded` are to be copied.
 
-    On an axis where they are known, and the taps few, what is outside is left to each tap.
+    On an axis where they are known, and the taps written out, what is outside is left to each tap.
     """
     batch, spatial, channels = convolution.sizes(image)
     cells, taps = list(cells), list(taps)
     for axis, some in enumerate(taps):
         _, size, (least, most) = cells[axis]
-        if least == most and some.count <= WRITTEN_OUT:
+        in_a_loop = some.count > WRITTEN_OUT or (axis in unfolded and convolution.bits is not None)
+        if least == most and not in_a_loop:
             begin = min(max(0, least), spatial[axis] - 1)
             end = max(begin + 1, min(least + size, spatial[axis]))
             cells[axis] = begin, end - begin, (begin, begin)
             taps[axis] = replace(some, at=some.at + least - begin)
+    image = convolution.for_tiles(image, *(start for start, _, _ in cells))
     part = cut(image, convolution.first_spatial, cells)
     inner = channels // convolution.groups
     _, spatial, _ = convolution.sizes(part)
@@ -160,13 +162,19 @@ def _read(
 
 
 def _unfold(
-    convolution: Convolution, image: Array, axes: Sequence[int], taps: Sequence[Taps], lengths: Sequence[int]
-) -> Array:
-    """What every tap of some axes sees of (g, channels, N, *spatial), as (g, *k, channels, N, *spatial); or of
-    (g, N, *spatial, channels), as (g, N, *spatial, *k, channels)."""
-    # Copied in the accumulator's dtype: the derivative of copying adds up. What is made is in the image's.
+    convolution: Convolution,
+    image: Array,
+    cells: Sequence[Cells],
+    taps: Sequence[Taps],
+    axes: Sequence[int],
+    lengths: Sequence[int],
+) -> tuple[Array, list[Taps]]:
+    """What every tap of some axes sees of the cells of an image, as (g, *k, channels, N, *spatial), or as
+    (g, N, *spatial, *k, channels) where those are last; and `taps` as they see them."""
+    numbers = image.dtype
+    image, taps = _read(convolution, image, cells, taps, axes)
     dtype = image.dtype
-    image = image.astype(convolution.accumulate)
+    image = convolution.for_copies(image)
     at = 2 + convolution.window.rank if convolution.channels_last else 1
     for made, axis in enumerate(reversed(axes)):
         some = taps[axis]
@@ -179,8 +187,8 @@ def _unfold(
             block = piece(image, some.at + some.shift * tap, length, spatial_axis, some.stride)
             return lax.dynamic_update_index_in_dim(room, block.astype(room.dtype), tap, at)
 
-        image = each(some.count, write, room)
-    return image.astype(dtype)
+        image = each(some.count, write, room, convolution.bits is not None)
+    return convolution.for_sums(image, numbers), taps
 
 
 def _as_factor(convolution: Convolution, image: Array) -> Array:

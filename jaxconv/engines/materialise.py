@@ -12,6 +12,8 @@ from jaxconv import formulas
 from jaxconv.convolution import Convolution
 from jaxconv.unfold import fold_columns, unfold_columns
 
+IN_TILES = False
+
 
 def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None = None) -> Array:
     """Eq. 1 and 2: unfold, multiply by W~, add B~, view."""

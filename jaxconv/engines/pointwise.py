@@ -13,6 +13,8 @@ from jaxconv.convolution import Convolution
 from jaxconv.engines import stream
 from jaxconv.tiles import piece
 
+IN_TILES = False
+
 
 def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None = None) -> Array:
     """Eq. 2, where U is the input."""

@@ -14,6 +14,8 @@ from jaxconv.convolution import Convolution
 from jaxconv.tiles import Start, Tiles, blank, cut, each, piece, put, tiles, unwritten
 from jaxconv.window import Place, Window
 
+IN_TILES = True
+
 
 def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None = None) -> Array:
     """Eq. 2, a tile of U at a time."""
@@ -40,7 +42,7 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
         tile = convolution.finished(tile, bias)
         return put(result, tile, convolution.first_spatial, [place.start for place in places])
 
-    result = unwritten(convolution.shape(batch, grid.sizes, out_channels), convolution.result, weight, input)
+    result = unwritten(convolution.shape(batch, grid.sizes, out_channels), convolution.stored, weight, input)
     return grid.walk(step, result)
 
 
@@ -65,8 +67,10 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
 
     def step(places, total):
         u = _unfold_tile(convolution, grid, input, places)
+        starts = [place.start for place in places]
         same = [place.cells(length) for place, length in zip(places, grid.shape, strict=True)]
-        tile = cut(cotangent, convolution.first_spatial, same)
+        tile = cut(convolution.for_tiles(cotangent, *starts), convolution.first_spatial, same)
+        tile = convolution.for_sums(tile, cotangent.dtype)
         new = grid.is_new(places)
         if new is not None:
             # In both factors, since zero times infinity is no zero.
@@ -101,10 +105,10 @@ def _to_rows(convolution: Convolution, image: Array) -> Array:
 
 def _unfold_tile(convolution: Convolution, grid: Tiles, input: Array, places: list[Place]) -> Array:
     """The rows of U for one tile of output positions: (g,) N and positions, taps and channels."""
-    window, groups = convolution.window, convolution.groups
+    window, groups, dtype = convolution.window, convolution.groups, input.dtype
     cells = [window.cells(axis, place, grid.shape[axis]) for axis, place in enumerate(places)]
-    # Copied in the accumulator's dtype: the derivative of copying adds up, and U alone is in the input's.
-    part = cut(input, convolution.first_spatial, cells).astype(convolution.accumulate)
+    input = convolution.for_tiles(input, *(place.start for place in places))
+    part = convolution.for_copies(cut(input, convolution.first_spatial, cells))
     rows = _to_rows(convolution, part)
     for axis in range(window.rank):
         if window.kernel[axis] == 1:
@@ -127,8 +131,8 @@ def _unfold_tile(convolution: Convolution, grid: Tiles, input: Array, places: li
             block = _tap(window, axis, length, rows, tap).reshape(*room.shape[:at], width, *room.shape[at + 1 :])
             return lax.dynamic_update_slice_in_dim(room, block.astype(room.dtype), tap * width, at)
 
-        rows = each(count, write, room)
-    return rows.reshape(shape).astype(input.dtype)
+        rows = each(count, write, room, convolution.bits is not None)
+    return convolution.for_sums(rows.reshape(shape), dtype)
 
 
 def _tap(window: Window, axis: int, length: int, rows: Array, tap: Start) -> Array:

@@ -17,6 +17,8 @@ from jaxconv.convolution import Convolution
 from jaxconv.tiles import WRITTEN_OUT, Start, Tiles, blank, cut, each, interleaved, piece, place, put, tiles, unwritten
 from jaxconv.window import Place, Taps, backward_reach, backward_taps, forward_taps
 
+IN_TILES = True
+
 
 def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None = None) -> Array:
     """Eq. 2, summed tap by tap."""
@@ -68,7 +70,10 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     def step(places, total):
         start = places[0].start
         seen, other = (
-            _channels_second(convolution, image, start, grid.shape[0]).astype(convolution.accumulate)
+            convolution.for_sums(
+                _channels_second(convolution, convolution.for_tiles(image, start), start, grid.shape[0]),
+                convolution.accumulate,
+            )
             for image in (input, cotangent)
         )
         seen = lax.pad(seen, jnp.zeros((), seen.dtype), [(0, 0, 0)] * 3 + [(*pair, 0) for pair in window.padding])
@@ -106,8 +111,9 @@ def _depthwise_weight_gradient(convolution: Convolution, input: Array, cotangent
 
     def step(places, sums):
         (at,), (length,) = places, rows.shape
-        image = cut(input, first, [window.cells(0, at, length), *whole]).astype(accumulate)
-        other = piece(cotangent, at.start, length, first).astype(accumulate)
+        image, other = (convolution.for_tiles(image, at.start) for image in (input, cotangent))
+        image = convolution.for_sums(cut(image, first, [window.cells(0, at, length), *whole]), accumulate)
+        other = convolution.for_sums(piece(other, at.start, length, first), accumulate)
 
         def add(index, sums):
             line = piece(other, index, 1, first)
@@ -161,20 +167,21 @@ def _by_groups(
     def widened(part: Array, sides: Sequence[tuple[int, int]]) -> Array:
         zeros = [(0, 0, 0)] * part.ndim
         zeros[convolution.first_spatial : convolution.first_spatial + len(sides)] = [(*pair, 0) for pair in sides]
-        return lax.pad(part.astype(convolution.accumulate), jnp.zeros((), convolution.accumulate), zeros)
+        part = convolution.for_sums(part, convolution.accumulate)
+        return lax.pad(part, jnp.zeros((), part.dtype), zeros)
 
     if grid.counts == (1,):
-        return tile(widened(image, sides), 0)
+        return tile(widened(convolution.for_tiles(image), sides), 0)
 
     def step(places, carry):
         result, room = carry
         start = places[0].start
-        part = piece(image, start * channels, grid.shape[0] * channels, axis)
+        part = piece(convolution.for_tiles(image, start), start * channels, grid.shape[0] * channels, axis)
         part = widened(part, [(min(0, low), min(0, high)) for low, high in sides])
         room = put(room, part, convolution.first_spatial, [max(0, low) for low, _ in sides])
         return put(result, tile(room, start), axis, [start * results]), room
 
-    result = unwritten(convolution.shape(batch, spatial, groups * results), convolution.result, weight, image)
+    result = unwritten(convolution.shape(batch, spatial, groups * results), convolution.stored, weight, image)
     # Every tile goes to the same place among the same zeros: to pad each one would write every cell with a condition.
     room = blank(convolution.shape(batch, padded, grid.shape[0] * channels), convolution.accumulate, image)
     return grid.walk(step, (result, room))[0]

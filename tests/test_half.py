@@ -1,0 +1,148 @@
+"""16-bit numbers on a CPU, where tiles are copied as bits: the same sums, their derivatives, and no whole array in float32."""
+
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxconv
+from jaxconv import choice
+from jaxconv.batches import image_by_parts, sum_by_parts
+from jaxconv.convolution import Convolution
+from jaxconv.window import make_window
+
+HALVES = ["bfloat16", "float16"]
+TILED = ["stream", "fold", "taps"]
+CALLS = [
+    # Input, weight, stride, padding, dilation, groups.
+    ((4, 3, 9, 8), (4, 3, 3, 3), 1, 1, 1, 1),
+    ((4, 4, 9, 8), (6, 2, 3, 2), (2, 1), ((2, 0), (0, 1)), 1, 2),
+    ((4, 3, 40), (3, 1, 13), 1, 6, 1, 3),
+    ((4, 2, 30), (3, 2, 4), 3, 1, 2, 1),
+    ((2, 2, 4, 5, 6), (3, 2, 2, 3, 2), 1, 1, 1, 1),
+]
+# With a dtype, parts of the batch, and whether channels are last.
+CALLED = [
+    *((call, "bfloat16", 1, False) for call in CALLS),
+    *((call, "bfloat16", 1, True) for call in CALLS[1:3]),
+    (CALLS[0], "float16", 1, False),
+    (CALLS[1], "bfloat16", 2, False),
+]
+
+
+def integers(shape, generator, dtype):
+    """Small enough for any sum of their products to be a number of float32; their rounding is what is left to compare."""
+    return jnp.asarray(generator.integers(-4, 5, shape), dtype)
+
+
+@pytest.mark.parametrize(("call", "dtype", "parts", "last"), CALLED)
+@pytest.mark.parametrize("name", TILED)
+def test_bits_are_summed_as_numbers(name, call, dtype, parts, last):
+    """To the bit, with every number of axes unfolded, what the readable engine gives in float32, rounded once."""
+    input, weight, stride, padding, dilation, groups = call
+    engine, plain = (importlib.import_module(f"jaxconv.engines.{each}") for each in (name, "materialise"))
+    single, half, rank = jnp.dtype("float32"), jnp.dtype(dtype), len(weight) - 2
+    window = make_window(weight[2:], stride, padding, dilation, rank)
+    exact = Convolution(window, input[2:], groups, None, single, single, last)
+    shapes = (exact.shape(input[0], input[2:], input[1]), weight, weight[:1])
+    shapes = (*shapes, exact.shape(input[0], exact.out_spatial, weight[0]))
+    generator = np.random.default_rng(0)
+    x, w, b, g = (integers(shape, generator, half) for shape in shapes)
+    unfolded = range(1 + rank if name == "fold" else 1)
+    given = [Convolution(window, input[2:], groups, None, half, single, last, "auto", 400, n, parts) for n in unfolded]
+    for part, by_parts, arrays in (
+        ("output", image_by_parts(engine.output, 0), (x, w, b)),
+        ("input_gradient", image_by_parts(engine.input_gradient, 1), (w, g)),
+        ("weight_gradient", sum_by_parts(engine.weight_gradient), (x, g)),
+    ):
+        sums = getattr(plain, part)(exact, *(array.astype(single) for array in arrays))
+        mine = jax.jit(lambda *a, by_parts=by_parts: [choice._in_bits(by_parts, one, *a) for one in given])(*arrays)
+        for result in mine:
+            assert result.dtype == half
+            np.testing.assert_array_equal(result.astype(single), sums.astype(half).astype(single))
+
+
+LARGE = ((4, 16, 64, 64), (16, 16, 3, 3))
+
+
+def arrays(dtype):
+    generator = np.random.default_rng(0)
+    return [integers(shape, generator, dtype) for shape in (*LARGE, LARGE[0], LARGE[1], LARGE[0])]
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_derivatives_of_bits_are_those_of_numbers(dtype):
+    """Forward mode, and the gradients' own derivatives, of a layer that is copied as bits."""
+    single, half = (arrays(kind) for kind in ("float32", dtype))
+
+    def layer(x, w):
+        return jaxconv.conv(x, w, padding=1)
+
+    def gradients(x, w, g):
+        return jax.vjp(layer, x, w)[1](g)
+
+    def both(x, w, dx, dw, g):
+        with jaxconv.forward_mode():
+            tangent = jax.jvp(layer, (x, w), (dx, dw))
+            second = jax.jvp(gradients, (x, w, g), (dx, dw, g))
+        again = jax.vjp(gradients, x, w, g)[1]((dx, dw))
+        return *tangent, *second, again
+
+    assert "bitcast_convert" in jax.jit(layer).lower(*half[:2]).as_text()
+    for mine, theirs in zip(
+        jax.tree.leaves(jax.jit(both)(*half)), jax.tree.leaves(jax.jit(both)(*single)), strict=True
+    ):
+        assert mine.dtype == dtype
+        size = np.abs(theirs).max()
+        assert size > 0
+        # Cotangents are rounded on the way, and so is each of two terms of a tangent.
+        np.testing.assert_allclose(mine.astype("float32"), theirs, rtol=0, atol=4 * float(jnp.finfo(dtype).eps) * size)
+
+
+def test_a_result_of_another_dtype():
+    x, w, *_ = arrays("bfloat16")
+    wide = jaxconv.conv(x, w, padding=1, preferred_element_type=jnp.float32)
+    exact = jaxconv.conv(x.astype("float32"), w.astype("float32"), padding=1)
+    np.testing.assert_array_equal(wide, exact)
+    pulls = [
+        jax.vjp(lambda x, w: jaxconv.conv(x, w, padding=1, preferred_element_type=jnp.float32), *given)[1](exact)
+        for given in ((x, w), (x.astype("float32"), w.astype("float32")))
+    ]
+    for mine, theirs in zip(*pulls, strict=True):
+        assert mine.dtype == jnp.bfloat16
+        np.testing.assert_array_equal(mine, theirs.astype("bfloat16"))
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["channels_first", "channels_last"])
+@pytest.mark.parametrize(
+    ("input", "weight", "options"),
+    [
+        ((8, 64, 56, 56), (64, 64, 3, 3), {"padding": 1}),
+        ((8, 3, 224, 224), (64, 3, 7, 7), {"stride": 2, "padding": 3}),
+        ((8, 64, 4096), (64, 64, 5), {"padding": 2}),
+        ((8, 144, 56, 56), (144, 1, 3, 3), {"padding": 1, "groups": 144}),
+    ],
+    ids=["r64", "stem", "signal", "depthwise"],
+)
+def test_no_image_is_whole_in_float32(input, weight, options, last):
+    """Temporaries of the compiled VJP are a quarter of U and one 16-bit result at most, as bits."""
+    shape = (input[0], *input[2:], input[1]) if last else input
+    layout = "channels_last" if last else "channels_first"
+
+    def layer(x, w):
+        return jaxconv.conv(x, w, **options, data_format=layout)
+
+    x, w = jax.ShapeDtypeStruct(shape, jnp.bfloat16), jax.ShapeDtypeStruct(weight, jnp.bfloat16)
+    g = jax.eval_shape(layer, x, w)
+
+    def both(x, w, g):
+        output, pull = jax.vjp(layer, x, w)
+        return output, pull(g)
+
+    memory = jax.jit(both).lower(x, w, g).compile().memory_analysis()
+    assert memory is not None
+    u = 2 * g.size // weight[0] * input[1] * int(np.prod(weight[2:]))
+    assert u > 2**24
+    assert memory.temp_size_in_bytes <= u / 4 + 2 * max(x.size, g.size)
