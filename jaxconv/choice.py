@@ -18,25 +18,22 @@ are taken in parts of one tile each (`_parts`).
 import importlib
 import math
 import sys
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from jaxconv import engines
 from jaxconv.batches import image_by_parts, number_of_parts, sum_by_parts
 from jaxconv.convolution import Convolution
+from jaxconv.platforms import by_platform
 
 ENGINES = ("auto", *engines.NAMES)
 
 _FEW_PRODUCTS = 16
 _CPU_TILE = 2**23
 _SMALL_U = 2 * _CPU_TILE
-_ACCELERATOR_TILE = 2**28
 
 
 def check_engine(engine: Any) -> None:
@@ -47,13 +44,13 @@ def check_engine(engine: Any) -> None:
 def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None) -> Array:
     """Eq. 2, by the engine that is chosen for it."""
     engine, convolution = chosen(convolution, "output", weight.shape, input)
-    return _by_platform(convolution, engine, image_by_parts(engine.output, 0), input, weight, bias)
+    return by_platform(convolution, engine, image_by_parts(engine.output, 0), input, weight, bias)
 
 
 def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:
     """Eq. 3 and fold, by the engine that is chosen for it."""
     engine, convolution = chosen(convolution, "input_gradient", weight.shape, cotangent)
-    return _by_platform(convolution, engine, image_by_parts(engine.input_gradient, 1), weight, cotangent, bias)
+    return by_platform(convolution, engine, image_by_parts(engine.input_gradient, 1), weight, cotangent, bias)
 
 
 def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
@@ -61,7 +58,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     in_channels, out_channels = convolution.sizes(input)[2], convolution.sizes(cotangent)[2]
     weight = (out_channels, in_channels // convolution.groups, *convolution.window.kernel)
     engine, convolution = chosen(convolution, "weight_gradient", weight, input)
-    return _by_platform(convolution, engine, sum_by_parts(engine.weight_gradient), input, cotangent)
+    return by_platform(convolution, engine, sum_by_parts(engine.weight_gradient), input, cotangent)
 
 
 def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: int) -> tuple[str, int]:
@@ -199,40 +196,3 @@ def _parts(convolution: Convolution, name: str, part: str, weight: tuple[int, ..
     most = room // sample
     count = number_of_parts(batch, max(4, most // 8), most)
     return count, tile if count == 1 else 2 * room
-
-
-def _by_platform(convolution: Convolution, engine: Any, function: Callable[..., Array], *given: Array | None) -> Array:
-    """`function`, one of an engine's, of the convolution, used in the way of the platform that this is compiled for."""
-    arrays = [array for array in given if array is not None]
-    cells = max(array.size for array in arrays) * convolution.window.taps * math.prod(convolution.window.stride)
-    if cells * jnp.dtype(convolution.accumulate).itemsize <= convolution.tile:
-        # One tile on every platform.
-        return function(convolution, *arrays)
-    on_cpu, dtypes = partial(function, convolution), {array.dtype for array in arrays}
-    if engine.IN_TILES and any(dtype.itemsize == 2 for dtype in (*dtypes, jnp.dtype(convolution.result))):
-        on_cpu = partial(_in_bits if len(dtypes) == 1 else _widened, function, convolution)
-    elsewhere = replace(convolution, tile=_ACCELERATOR_TILE, parts=1)
-    return lax.platform_dependent(*arrays, cpu=on_cpu, default=partial(function, elsewhere))
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _in_bits(function: Callable[..., Array], convolution: Convolution, *arrays: Array) -> Array:
-    """`function` of arrays of one 16-bit dtype, whose tiles are copied as bits: XLA for CPU takes and puts a tile of such numbers
-    by converting the whole array to float32 and back, every time.
-
-    Bits have no derivative, so where one is asked for, which is a second one of the convolution, all is done in the accumulator's
-    dtype.
-    """
-    result = function(replace(convolution, bits=arrays[0].dtype), *arrays)
-    return lax.bitcast_convert_type(result, convolution.result) if result.dtype == jnp.uint16 else result
-
-
-@_in_bits.defjvp
-def _(function: Callable[..., Array], convolution: Convolution, arrays: Any, tangents: Any) -> tuple[Array, Array]:
-    return jax.jvp(partial(_widened, function, convolution), arrays, tangents)
-
-
-def _widened(function: Callable[..., Array], convolution: Convolution, *arrays: Array) -> Array:
-    """`function` in the dtype of the accumulator."""
-    wide = [array.astype(convolution.accumulate) for array in arrays]
-    return function(convolution.giving(convolution.accumulate), *wide).astype(convolution.result)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import jaxconv
-from jaxconv import choice
 from jaxconv.batches import image_by_parts, sum_by_parts
 from jaxconv.convolution import Convolution
+from jaxconv.platforms import in_bits
 from jaxconv.window import make_window
 
 HALVES = ["bfloat16", "float16"]
@@ -58,7 +58,7 @@ def test_bits_are_summed_as_numbers(name, call, dtype, parts, last):
         ("weight_gradient", sum_by_parts(engine.weight_gradient), (x, g)),
     ):
         sums = getattr(plain, part)(exact, *(array.astype(single) for array in arrays))
-        mine = jax.jit(lambda *a, by_parts=by_parts: [choice._in_bits(by_parts, one, *a) for one in given])(*arrays)
+        mine = jax.jit(lambda *a, by_parts=by_parts: [in_bits(by_parts, one, *a) for one in given])(*arrays)
         for result in mine:
             assert result.dtype == half
             np.testing.assert_array_equal(result.astype(single), sums.astype(half).astype(single))
@@ -101,18 +101,22 @@ def test_derivatives_of_bits_are_those_of_numbers(dtype):
         np.testing.assert_allclose(mine.astype("float32"), theirs, rtol=0, atol=4 * float(jnp.finfo(dtype).eps) * size)
 
 
-def test_a_result_of_another_dtype():
+@pytest.mark.parametrize("function", [jaxconv.conv, jaxconv.conv_transpose])
+def test_a_result_of_another_dtype(function):
+    """Sums of bfloat16 numbers asked for in float32, whose cotangents are in float32, and gradients in bfloat16 again."""
     x, w, *_ = arrays("bfloat16")
-    wide = jaxconv.conv(x, w, padding=1, preferred_element_type=jnp.float32)
-    exact = jaxconv.conv(x.astype("float32"), w.astype("float32"), padding=1)
-    np.testing.assert_array_equal(wide, exact)
-    pulls = [
-        jax.vjp(lambda x, w: jaxconv.conv(x, w, padding=1, preferred_element_type=jnp.float32), *given)[1](exact)
-        for given in ((x, w), (x.astype("float32"), w.astype("float32")))
-    ]
-    for mine, theirs in zip(*pulls, strict=True):
-        assert mine.dtype == jnp.bfloat16
-        np.testing.assert_array_equal(mine, theirs.astype("bfloat16"))
+    g = arrays("float32")[0]
+
+    def results(*given):
+        output, pull = jax.vjp(lambda x, w: function(x, w, padding=1, preferred_element_type=jnp.float32), *given)
+        return output, *pull(g)
+
+    mine = jax.jit(results)(x, w)
+    exact = jax.jit(results)(x.astype("float32"), w.astype("float32"))
+    np.testing.assert_array_equal(mine[0], exact[0])
+    for half, single in zip(mine[1:], exact[1:], strict=True):
+        assert half.dtype == jnp.bfloat16
+        np.testing.assert_array_equal(half.astype("float32"), single.astype("bfloat16").astype("float32"))
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["channels_first", "channels_last"])

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"window", "shapes", "rounding", "arguments", "differentiation"},
     {"unfold", "formulas", "convolution", "pad", "tiles"},
-    {"engines", "batches"},
+    {"engines", "batches", "platforms"},
     {"choice"},
     {"conv"},
     {"conv_transpose", "conv_local", "lax"},
