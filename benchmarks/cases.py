@@ -86,7 +86,19 @@ CLIFFS = (
     Case("#1606", (256, 8, 16, 16), (16, 8, 3, 3), padding=1, kind="per example", note="vmap(grad), batch 256"),
 )
 
-SETS = {"study": STUDY, "held-out": HELD_OUT, "cliffs": CLIFFS}
+# Batches of many small images and short signals, which are taken in parts. The rule was made on the first, the fourth and the
+# last two of them, and on others of their kind.
+MANY_SAMPLES = (
+    Case("cifar16", (128, 16, 32, 32), (16, 16, 3, 3), padding=1, note="ResNet-20, first stage"),
+    Case("cifar64", (128, 64, 8, 8), (64, 64, 3, 3), padding=1, note="ResNet-20, third stage"),
+    Case("late", (64, 512, 7, 7), (512, 512, 3, 3), padding=1, note="ResNet-18, last stage"),
+    Case("mnist", (256, 1, 28, 28), (32, 1, 5, 5), note="digits"),
+    Case("gan8", (64, 64, 8, 8), (64, 32, 4, 4), 2, 1, transposed=True, note="DCGAN generator, small"),
+    Case("text", (64, 128, 100), (128, 128, 5), padding=2, note="sentences of 100 tokens"),
+    Case("m5rows", (854, 1, 640), (32, 1, 80), 4, note="M5 on rows of an image, as in `jaxconv verify`"),
+)
+
+SETS = {"study": STUDY, "held-out": HELD_OUT, "cliffs": CLIFFS, "many-samples": MANY_SAMPLES}
 
 
 def growth() -> dict[str, list[tuple[int, Case]]]:

@@ -97,6 +97,12 @@ class Convolution:
         """A tile as it is copied: in the accumulator's dtype, as the derivative of copying adds up; bits as they are."""
         return tile.astype(self.accumulate) if self.bits is None else tile
 
+    @property
+    def copies_in_loops(self) -> bool:
+        """Whether a copy a tap must be made in a loop: XLA would join copies of bits that are written out with what reads them
+        as numbers, and find out for every entry which copy it is in."""
+        return self.bits is not None
+
     def for_sums(self, tile: Array, dtype: Any) -> Array:
         """A tile, or copies of one, as numbers of `dtype`."""
         return (tile if self.bits is None else lax.bitcast_convert_type(tile, self.bits)).astype(dtype)

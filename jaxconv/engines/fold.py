@@ -146,7 +146,7 @@ def _read(
     cells, taps = list(cells), list(taps)
     for axis, some in enumerate(taps):
         _, size, (least, most) = cells[axis]
-        in_a_loop = some.count > WRITTEN_OUT or (axis in unfolded and convolution.bits is not None)
+        in_a_loop = some.count > WRITTEN_OUT or (axis in unfolded and convolution.copies_in_loops)
         if least == most and not in_a_loop:
             begin = min(max(0, least), spatial[axis] - 1)
             end = max(begin + 1, min(least + size, spatial[axis]))
@@ -187,7 +187,7 @@ def _unfold(
             block = piece(image, some.at + some.shift * tap, length, spatial_axis, some.stride)
             return lax.dynamic_update_index_in_dim(room, block.astype(room.dtype), tap, at)
 
-        image = each(some.count, write, room, convolution.bits is not None)
+        image = each(some.count, write, room, convolution.copies_in_loops)
     return convolution.for_sums(image, numbers), taps
 
 

@@ -131,7 +131,7 @@ def _unfold_tile(convolution: Convolution, grid: Tiles, input: Array, places: li
             block = _tap(window, axis, length, rows, tap).reshape(*room.shape[:at], width, *room.shape[at + 1 :])
             return lax.dynamic_update_slice_in_dim(room, block.astype(room.dtype), tap * width, at)
 
-        rows = each(count, write, room, convolution.bits is not None)
+        rows = each(count, write, room, convolution.copies_in_loops)
     return convolution.for_sums(rows.reshape(shape), dtype)
 
 
