@@ -169,7 +169,9 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
     fits = 2 * whole + beside <= u // 4 if depthwise else 10 * whole <= u
     if name == "taps" and part != "weight_gradient" and (u <= _SMALL_U or fits):
         return whole
-    small = max(u // 36, u // 18 - image.dtype.itemsize * math.prod(weight))
+    # Where two copies of the weight are more than the quarter, no tile is small enough to keep it.
+    copy = image.dtype.itemsize * math.prod(weight)
+    small = max(u // 36, u // 18 - copy) if 8 * copy <= u else u // 18
     return _CPU_TILE if u <= _SMALL_U else min(_CPU_TILE // 2, small)
 
 
