@@ -19,7 +19,7 @@ def by_platform(convolution: Convolution, engine: Any, function: Callable[..., A
     """`function`, one of an engine's, of the convolution, used in the way of the platform that this is compiled for."""
     arrays = [array for array in given if array is not None]
     cells = max(array.size for array in arrays) * convolution.window.taps * math.prod(convolution.window.stride)
-    if cells * jnp.dtype(convolution.accumulate).itemsize <= convolution.tile:
+    if convolution.parts == 1 and cells * jnp.dtype(convolution.accumulate).itemsize <= convolution.tile:
         # One tile on every platform.
         return function(convolution, *arrays)
     on_cpu, dtypes = partial(function, convolution), {array.dtype for array in arrays}

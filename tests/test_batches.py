@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax import export
 
+import jaxconv
 from jaxconv import choice
 from jaxconv.batches import image_by_parts, number_of_parts, sum_by_parts
 from jaxconv.convolution import Convolution
@@ -49,6 +51,19 @@ def test_the_number_of_parts(batch, least, most):
         if batch % parts == 0 and batch // parts % math.gcd(batch, 8) == 0 and least <= batch // parts <= most
     ]
     assert count == min(fitting, default=1)
+
+
+@pytest.mark.parametrize(("platform", "loops"), [("cpu", 3), ("cuda", 0)])
+def test_parts_are_for_a_cpu(platform, loops):
+    """Also where one sample after the other would be little enough for one tile: elsewhere all samples are one product."""
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((64, 128, 100), (128, 128, 5), (64, 128, 100))]
+
+    def both(x, w, g):
+        output, pull = jax.vjp(lambda x, w: jaxconv.conv(x, w, padding=2), x, w)
+        return output, pull(g)
+
+    lowered = export.export(jax.jit(both), platforms=[platform])(*shapes)
+    assert lowered.mlir_module().count("stablehlo.while") == loops
 
 
 @pytest.mark.parametrize(
