@@ -7,7 +7,6 @@ divisor of that, every device has as many samples of each part, and none is move
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import jax
 from jax import Array, lax
@@ -34,14 +33,13 @@ def image_by_parts(function: Callable[..., Array], at: int) -> Callable[..., Arr
             return function(convolution, *arrays)
         batch = _divided(convolution, arrays[at])
 
-        def result(part: Array) -> Array:
-            return function(convolution, *arrays[:at], part, *arrays[at + 1 :])
+        def result(index: Start) -> Array:
+            return function(convolution, *arrays[:at], _part(convolution, batch, index), *arrays[at + 1 :])
 
         def step(index: Start, image: Array) -> Array:
-            part = result(_part(convolution, batch, index))
-            return lax.dynamic_update_index_in_dim(image, part, index, 1)
+            return lax.dynamic_update_index_in_dim(image, result(index), index, 1)
 
-        shape = jax.eval_shape(result, jax.eval_shape(partial(_part, convolution, index=0), batch))
+        shape = jax.eval_shape(result, 0)
         # An entry of the weight that an engine's output does not take, if this is a gradient, which may have the same shape.
         weight = arrays[1] if at == 0 else arrays[0][-1:]
         image = unwritten((shape.shape[0], convolution.parts, *shape.shape[1:]), shape.dtype, weight, batch)

@@ -94,6 +94,11 @@ def _unfolded_cells(convolution: Convolution, weight: tuple[int, ...], batch: in
     return batch * convolution.groups * math.prod(weight[1:]) * math.prod(convolution.out_spatial)
 
 
+def _unfolded_bytes(convolution: Convolution, weight: tuple[int, ...], image: Array) -> int:
+    """Of U in the dtype of the image."""
+    return image.dtype.itemsize * _unfolded_cells(convolution, weight, image.shape[0])
+
+
 def _has_long_rows(convolution: Convolution, part: str, weight: tuple[int, ...]) -> bool:
     """Whether U is faster copied with positions innermost, where `stream` has the channels: whether a row of positions is eight
     times as long as its channels, times the stride, as what is not neighbouring is read one by one.
@@ -154,7 +159,7 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
     window = convolution.window
     if name == "pointwise" and window.taps == 1:
         return sys.maxsize
-    u = image.dtype.itemsize * _unfolded_cells(convolution, weight, image.shape[0])
+    u = _unfolded_bytes(convolution, weight, image)
     sides = (max(sum(pair), window.extent(axis) - 1) for axis, pair in enumerate(window.padding))
     cells = (
         image.shape[0]
@@ -186,7 +191,7 @@ def _parts(convolution: Convolution, name: str, part: str, weight: tuple[int, ..
         return 1, tile
     batch, size = image.shape[0], jnp.dtype(convolution.accumulate).itemsize
     sample = size * _unfolded_cells(convolution, weight, 1)
-    u = image.dtype.itemsize * _unfolded_cells(convolution, weight, batch)
+    u = _unfolded_bytes(convolution, weight, image)
     room = _CPU_TILE if u <= _SMALL_U else min(_CPU_TILE, u // 12)
     if name == "fold" and not (part == "input_gradient" and max(convolution.window.stride) > 1):
         # What it writes instead of U.

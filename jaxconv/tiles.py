@@ -181,11 +181,16 @@ def interleaved(phases: Sequence[Array], axis: int) -> Array:
 def each(count: int, step: Callable[[Start, Any], Any], carry: Any, in_a_loop: bool = False) -> Any:
     """`carry = step(index, carry)` for every index; written out where they are few, which runs faster, and else, or if asked for,
     `in_a_loop`, which compiles faster (measured: 49 taps written out take 2 s)."""
-    if count > WRITTEN_OUT or in_a_loop:
+    if not written_out(count, in_a_loop):
         return lax.fori_loop(0, count, step, carry)
     for index in range(count):
         carry = step(index, carry)
     return carry
 
 
-WRITTEN_OUT = 12
+def written_out(count: int, in_a_loop: bool = False) -> bool:
+    """Whether `each` writes so many steps out, whose indices are known then."""
+    return count <= _WRITTEN_OUT and not in_a_loop
+
+
+_WRITTEN_OUT = 12

@@ -16,7 +16,7 @@ from jax import Array, lax
 
 from jaxconv.convolution import Convolution
 from jaxconv.engines import stream
-from jaxconv.tiles import WRITTEN_OUT, Start, blank, cut, each, interleaved, piece, put, tiles, unwritten
+from jaxconv.tiles import Start, blank, cut, each, interleaved, piece, put, tiles, unwritten, written_out
 from jaxconv.window import Cells, Taps, backward_taps, forward_taps
 
 IN_TILES = True
@@ -146,8 +146,8 @@ def _read(
     cells, taps = list(cells), list(taps)
     for axis, some in enumerate(taps):
         _, size, (least, most) = cells[axis]
-        in_a_loop = some.count > WRITTEN_OUT or (axis in unfolded and convolution.copies_in_loops)
-        if least == most and not in_a_loop:
+        in_a_loop = axis in unfolded and convolution.copies_in_loops
+        if least == most and written_out(some.count, in_a_loop):
             begin = min(max(0, least), spatial[axis] - 1)
             end = max(begin + 1, min(least + size, spatial[axis]))
             cells[axis] = begin, end - begin, (begin, begin)

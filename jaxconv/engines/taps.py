@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
-from jaxconv.tiles import WRITTEN_OUT, Start, Tiles, blank, cut, each, interleaved, piece, place, put, tiles, unwritten
+from jaxconv.tiles import Start, Tiles, blank, cut, each, interleaved, piece, place, put, tiles, unwritten, written_out
 from jaxconv.window import Place, Taps, backward_reach, backward_taps, forward_taps
 
 IN_TILES = True
@@ -89,7 +89,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
         return put(total, sums, 1, [start])
 
     # Every tap that is written out has a copy of what it sees.
-    copies = terms if terms <= WRITTEN_OUT else 1
+    copies = terms if written_out(terms) else 1
     cells = inner * math.prod(convolution.spatial) + copies * outer * math.prod(convolution.out_spatial)
     grid = _grid(convolution, input.shape[0] * cells)
     total = blank((terms, groups, outer), convolution.accumulate, input, cotangent)
@@ -218,7 +218,7 @@ def _sum(convolution: Convolution, part: Array, weight: Array, taps: Sequence[Ta
         if axis == 0:
             return piece(image, index, 1, 2 + rank if last else 2), piece(factor, index, 1, 2)
         some = taps[axis - 1]
-        image = piece(image, some.at + some.shift * index, shape[axis - 1], first + axis - 1, some.stride)
+        image = _seen(image, first + axis - 1, [some], [index], [shape[axis - 1]])
         return image, piece(factor, some.first + some.step * index, 1, 2 + axis)
 
     def added(total: Array, image: Array, factor: Array, axis: int) -> Array:
