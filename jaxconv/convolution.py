@@ -17,7 +17,9 @@ class Convolution:
     `precision` is `jax.lax`'s; `result` the dtype of what an engine returns; `accumulate` the dtype that sums are carried in.
     `channels_last` tells where the channels of input and output are; `engine` is the caller's, or "auto"; `tile` how many
     bytes an engine that works in tiles may spend on one; `unfolded` how many of the first axes `fold` unfolds; `parts` in how
-    many parts the batch is taken; `bits` the 16-bit dtype of images whose entries are copied, and returned, as bits in uint16.
+    many parts the batch is taken; `bits` the 16-bit dtype of images whose entries are copied, and returned, as bits in uint16;
+    `sums` how `taps` adds up a tile whose channels are last: "fused" with what takes it, compiled "alone", or alone and with
+    "channels_first".
     """
 
     window: Window
@@ -32,6 +34,7 @@ class Convolution:
     unfolded: int = 0
     parts: int = 1
     bits: Any = None
+    sums: str = "fused"
 
     @property
     def out_spatial(self) -> tuple[int, ...]:

@@ -1,8 +1,10 @@
 """Every engine, in tiles of a few bytes and in both layouts, against torch; and the rule that chooses between them."""
 
 import importlib
+import re
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +33,7 @@ def integers(geometry: Geometry, seed: int = 0) -> tuple:
     return tuple(generator.integers(-5, 6, shape).astype(np.float32) for shape in shapes)
 
 
-def check(engine: str, geometry: Geometry, tile: int, last: bool, unfolded: int = 0) -> None:
+def check(engine: str, geometry: Geometry, tile: int, last: bool, unfolded: int = 0, sums: str = "fused") -> None:
     """The engine's three functions agree with torch to the bit."""
     module = importlib.import_module(f"jaxconv.engines.{engine}")
     options = geometry.options
@@ -39,7 +41,9 @@ def check(engine: str, geometry: Geometry, tile: int, last: bool, unfolded: int 
         geometry.weight[2:], options.get("stride", 1), geometry.pads(), options.get("dilation", 1), geometry.rank
     )
     spatial, single = geometry.input[2:], jnp.dtype("float32")
-    convolution = Convolution(window, spatial, geometry.groups, None, single, single, last, "auto", tile, unfolded)
+    convolution = Convolution(
+        window, spatial, geometry.groups, None, single, single, last, "auto", tile, unfolded, sums=sums
+    )
 
     def run(input, weight, bias, cotangent):
         x, g = (convolution.as_given(image) for image in (input, cotangent))
@@ -73,6 +77,13 @@ def test_fold_of_the_last_axes_in_tiles(geometry, unfolded, tile):
     # Both layouts where more than one axis is unfolded, and else in turn.
     for last in (False, True) if unfolded > 1 else (BATCHED.index(geometry) % 2 == 0,):
         check("fold", geometry, tile, last, unfolded)
+
+
+@pytest.mark.parametrize(("tile", "sums"), [(1, "alone"), (150, "channels_first"), (600, "channels_first")])
+@pytest.mark.parametrize("geometry", BATCHED, ids=[g.name for g in BATCHED])
+def test_taps_of_a_tile_alone(geometry, tile, sums):
+    """Of one row, of some, and of all where the image is small; with channels moved and where they are."""
+    check("taps", geometry, tile, True, sums=sums)
 
 
 @given(geometry=geometries(), engine=st.sampled_from(NAMES), tile=st.sampled_from([1, 300, 2**23]), last=st.booleans())
@@ -110,6 +121,7 @@ DEPTHWISE = [
     Geometry("rows past the end", (1, 2, 8, 43), (2, 1, 2, 4), {"stride": (3, 1), "groups": 2}),
     Geometry("volume", (2, 2, 3, 4, 41), (2, 1, 2, 1, 2), {"padding": (1, 0, 0), "groups": 2}),
     Geometry("short rows", (1, 2, 5, 6), (2, 1, 3, 3), {"padding": 2, "groups": 2}),
+    Geometry("signal", (2, 128, 9), (128, 1, 3), {"padding": 2, "groups": 128}),
 ]
 
 
@@ -272,6 +284,17 @@ def test_tiles_are_those_of_the_platform_that_is_compiled_for(platform, loops):
     assert ("stablehlo.while" in lowered.mlir_module()) == loops
 
 
+@pytest.mark.parametrize(("platform", "alone"), [("cpu", True), ("cuda", False)])
+@pytest.mark.parametrize("weight", [(8, 1, 2, 2), (8, 1, 5, 5)], ids=["few terms", "channels moved"])
+def test_sums_are_compiled_alone_on_a_cpu(platform, alone, weight):
+    """With channels last. On an accelerator nothing is to be gained, and a call that must not be inlined is a risk."""
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((16, 128, 128, 8), weight)]
+    function = jax.jit(partial(jaxconv.conv2d, padding=1, groups=8, data_format="channels_last"))
+    assert ('inlineable = "false"' in export.export(function, platforms=[platform])(*shapes).mlir_module()) == alone
+    if alone:
+        assert re.search(r"call\(.*inlineable", str(function.lower(*shapes).compile().as_text()))
+
+
 LARGE = [
     ("r64", (8, 64, 56, 56), (64, 64, 3, 3), {"padding": 1}),
     ("first layer", (8, 3, 160, 160), (64, 3, 7, 7), {"stride": 2, "padding": 3}),
@@ -310,14 +333,16 @@ def kinds(function, shapes, shardings, out):
     text = jax.jit(function, in_shardings=shardings, out_shardings=out).lower(*shapes).compile().as_text()
     collective = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
     return re.findall(rf"= (?:\\S+|\\([^)]*\\)) ({collective})(?:-start)?\\(", text)
-x, g = (16, 8, 12, 40), (16, 8, 12, 40)
 for name in sys.argv[1:]:
+    name, *sums = name.split(", ")
     name, _, groups = name.partition(" by ")
-    groups = int(groups or 1)
+    groups, sums = int(groups or 1), sums[0] if sums else "fused"
+    x = g = (16, 8, 12, 40) if sums == "fused" else (16, 12, 40, 8)
     w = (8, 8 // groups, 3, 3)
     for tile, parts in ((2**23, 1), (2**12, 1), (2**12, 2)):
         engine = importlib.import_module(f"jaxconv.engines.{name}")
-        c = Convolution(window, (12, 40), groups, None, jnp.float32, jnp.float32, tile=tile, unfolded=1, parts=parts)
+        c = Convolution(window, (12, 40), groups, None, jnp.float32, jnp.float32, sums != "fused", tile=tile, unfolded=1,
+            parts=parts, sums=sums)
         print(name, tile, parts,
             kinds(partial(image_by_parts(engine.output, 0), c), (x, w), (split, whole), split),
             kinds(partial(image_by_parts(engine.input_gradient, 1), c), (w, g), (whole, split), split),
@@ -329,12 +354,12 @@ def test_a_sharded_batch_stays_where_it_is():
     """On 8 devices: no collective in the output and the input gradient, and one all-reduce in the weight gradient."""
     environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "PATH": "", "JAX_PLATFORMS": "cpu"}
     told = subprocess.run(
-        [sys.executable, "-c", SHARDED, *NAMES, "taps by 8"],
+        [sys.executable, "-c", SHARDED, *NAMES, "taps by 8", "taps by 8, alone", "taps by 8, channels_first"],
         capture_output=True,
         text=True,
         env=environment,
         check=True,
     ).stdout
     ways = (f"{2**23} 1", f"{2**12} 1", f"{2**12} 2")
-    expected = [f"{name} {way} [] [] ['all-reduce']" for name in (*NAMES, "taps") for way in ways]
+    expected = [f"{name} {way} [] [] ['all-reduce']" for name in (*NAMES, "taps", "taps", "taps") for way in ways]
     assert told.splitlines() == expected

@@ -11,7 +11,8 @@ import pytest
 
 import jaxconv
 from derivations.prove import prove_equal
-from jaxconv import cli, engines, formulas, proofs
+from jaxconv import cli, engine_proofs, engines, formulas, proofs
+from jaxconv.statements import Proof
 
 STATEMENTS = list(proofs.proofs())
 SUBJECTS = sorted({proof.subject for proof in STATEMENTS})
@@ -47,11 +48,15 @@ def test_every_engine_has_its_proofs():
     for name in files:
         told = Counter(proof.statement for proof in STATEMENTS if proof.subject == f"engine {name}")
         of_one_tap = [geometry for geometry in proofs.GEOMETRIES if max(geometry.kernel) == 1]
-        geometries = [*proofs.GEOMETRIES, *(geometry for engine, (geometry, _) in proofs.OWN.items() if engine == name)]
+        own = [(geometry, options) for engine, geometry, options in engine_proofs.OWN if engine == name]
+        geometries = [*proofs.GEOMETRIES, *(geometry for geometry, options in own if "channels_last" not in options)]
         expected = len(of_one_tap) if name == "pointwise" else len(geometries)
         parts = ("output", "input gradient", "weight gradient")
         plain = [f"{part} is its definition" for part in parts] + [f"VJP of {part}" for part in parts]
         assert [told.pop(statement) for statement in plain] == [expected] * 6
+        if name == "taps":
+            for sums in ("alone", "channels_first"):
+                assert [told.pop(f"{statement}, channels last, {sums}") for statement in plain] == [1] * 6
         if name == "fold":
             # With one axis unfolded on all, with two on those of two axes and more, with three on those of three.
             for unfolded in (1, 2, 3):
@@ -81,7 +86,7 @@ def test_a_bug_planted_in_an_engine_is_found(monkeypatch, name, part):
     jax.clear_caches()  # or a jitted function would run the engine that it was traced with
     geometry = next(g for g in proofs.GEOMETRIES if name != "pointwise" or max(g.kernel) == 1)
     # The first geometry has few channels: that is where `conv` uses taps.
-    statements = [proof for proof in proofs._of_engine(name, geometry) if "definition" in proof.statement]
+    statements = [proof for proof in engine_proofs.of_engine(name, geometry) if "definition" in proof.statement]
     if name == "taps":
         for user in ("conv", "conv1d"):
             statements += proofs._of_conv(user, getattr(jaxconv, user), geometry)
@@ -103,9 +108,7 @@ def test_the_command(monkeypatch, capsys):
 
 
 def test_the_command_fails_where_something_is_not_proven(monkeypatch, capsys):
-    wrong = proofs.Proof(
-        "conv9d", "is what it is not", "nowhere", lambda: prove_equal(lambda x: x, lambda x: 2 * x, (1,))
-    )
+    wrong = Proof("conv9d", "is what it is not", "nowhere", lambda: prove_equal(lambda x: x, lambda x: 2 * x, (1,)))
     monkeypatch.setattr(proofs, "proofs", lambda: iter([STATEMENTS[0], wrong]))
     assert cli.main(["prove", "--all"]) == 1
     printed = capsys.readouterr().out

@@ -13,6 +13,8 @@ FLOORS = [
     {"choice"},
     {"conv"},
     {"conv_transpose", "conv_local", "lax"},
+    {"statements"},
+    {"engine_proofs"},
     {"proofs", "verify", "cli", "__main__", "__init__"},
 ]
 ROOMS = sorted((ROOT / "jaxconv").rglob("*.py"))

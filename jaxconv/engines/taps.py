@@ -2,56 +2,86 @@
 
 With one or a few channels a group, as in depthwise layers, a product has nothing to share between rows, and its time would
 be U's. Here a tile of the output is one fused loop over positions, which adds up every tap's shifted input times its weight,
-so that nothing is written but the output. Eq. 4 is one reduction a tap. Tiles are some of the groups, or all, and whole in space.
-Eq. 4 of depthwise layers with long rows goes row by row instead, and keeps sums for every column.
+so that nothing is written but the output. Eq. 4 is one reduction a tap. A tile is what lies together in memory: some of the
+groups, whole in space, or where channels are last some rows of all groups. Eq. 4 of depthwise layers with long rows goes row by
+row instead, and keeps sums for every column.
 """
 
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
-from jaxconv.tiles import Start, Tiles, blank, cut, each, interleaved, piece, place, put, tiles, unwritten, written_out
-from jaxconv.window import Place, Taps, backward_reach, backward_taps, forward_taps
+from jaxconv.tiles import (
+    Start,
+    Tiles,
+    blank,
+    compiled_alone,
+    cut,
+    each,
+    interleaved,
+    piece,
+    place,
+    put,
+    tiles,
+    unwritten,
+    written_out,
+)
+from jaxconv.window import Cells, Place, Taps, backward_taps, forward_taps
 
 IN_TILES = True
+
+Sums = Callable[[Convolution, Array, Array, tuple[int, ...]], Array]
+"""From a convolution, an image with its zeros, a weight (g, results, channels, *k) and so many positions to an image of sums."""
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One way through a convolution: `positions`, each of which stands for `step` cells of a result of `spatial` size, and
+    the `cells` that neighbouring ones read on an axis."""
+
+    cells: Callable[[int, Place, int], Cells]
+    positions: tuple[int, ...]
+    step: tuple[int, ...]
+    spatial: tuple[int, ...]
 
 
 def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None = None) -> Array:
     """Eq. 2, summed tap by tap."""
-    window = convolution.window
-    weight = convolution.by_group(weight)
+    window, positions = convolution.window, convolution.out_spatial
     taps = [forward_taps(window, axis) for axis in range(window.rank)]
 
-    def sums(image, weight):
-        return _sum(convolution, image, weight, taps, convolution.out_spatial)
+    def sums(convolution: Convolution, image: Array, weight: Array, lengths: tuple[int, ...]) -> Array:
+        return _image(convolution, _sum(convolution, image, weight, taps, lengths))
 
-    return _by_groups(convolution, sums, input, weight, window.padding, convolution.out_spatial, bias)
+    way = _Way(window.cells, positions, (1,) * window.rank, positions)
+    return _in_tiles(convolution, way, sums, input, convolution.by_group(weight), bias)
 
 
 def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:
     """Eq. 3 and fold: every phase of the stride has taps of its own."""
-    window, first = convolution.window, 1 if convolution.channels_last else 3
-    weight = jnp.swapaxes(convolution.by_group(weight), 1, 2)
-    blocks = tuple(-(-size // stride) for size, stride in zip(convolution.spatial, window.stride, strict=True))
-    sides = []
-    for axis, (count, size) in enumerate(zip(blocks, convolution.out_spatial, strict=True)):
-        near, far = backward_reach(window, axis)
-        sides.append((-near, count + far - size))
+    window, spatial = convolution.window, convolution.spatial
+    blocks = tuple(-(-size // stride) for size, stride in zip(spatial, window.stride, strict=True))
 
-    def sums(image, weight):
+    def sums(convolution: Convolution, image: Array, weight: Array, lengths: tuple[int, ...]) -> Array:
+        first = 1 if convolution.channels_last else 3
+
         def phases(axis: int, taps: list[Taps]) -> Array:
             if axis == window.rank:
-                return _sum(convolution, image, weight, taps, blocks)
+                return _sum(convolution, image, weight, taps, lengths)
             own = [phases(axis + 1, [*taps, backward_taps(window, axis, at)]) for at in range(window.stride[axis])]
-            return piece(interleaved(own, first + axis), 0, convolution.spatial[axis], first + axis)
+            whole = interleaved(own, first + axis)
+            return piece(whole, 0, spatial[axis], first + axis) if lengths[axis] == blocks[axis] else whole
 
-        return phases(0, [])
+        return _image(convolution, phases(0, []))
 
-    return _by_groups(convolution, sums, cotangent, weight, sides, convolution.spatial, bias)
+    way = _Way(window.backward_cells, blocks, window.stride, spatial)
+    weight = jnp.swapaxes(convolution.by_group(weight), 1, 2)
+    return _in_tiles(convolution, way, sums, cotangent, weight, bias)
 
 
 def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
@@ -60,10 +90,14 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     inner, outer = (convolution.sizes(image)[2] // groups for image in (input, cotangent))
     taps = [forward_taps(window, axis) for axis in range(window.rank)]
     terms = inner * window.taps
-    depthwise = inner == outer == 1 and window.rank > 1 and terms <= _TERMS
-    if depthwise and (convolution.channels_last or convolution.out_spatial[-1] >= _LONG_ROW):
+    row = cotangent.size // convolution.out_spatial[0]
+    if window.rank == 1:
+        long = convolution.channels_last and row >= _MANY_CHANNELS
+    else:
+        long = convolution.channels_last or convolution.out_spatial[-1] >= _LONG_ROW
+    if long and inner == outer == 1 and terms <= _TERMS:
         # Sums as large as U over the first axis: only where that is a tile, or little of U.
-        row = terms * cotangent.size // convolution.out_spatial[0] * jnp.dtype(convolution.accumulate).itemsize
+        row = terms * row * jnp.dtype(convolution.accumulate).itemsize
         if row <= convolution.tile or convolution.out_spatial[0] >= _MANY_ROWS:
             return _depthwise_weight_gradient(convolution, input, cotangent)
 
@@ -142,33 +176,74 @@ def _grid(convolution: Convolution, cells: int) -> Tiles:
     return tiles((convolution.groups,), cells * jnp.dtype(convolution.accumulate).itemsize, convolution.tile)
 
 
-def _by_groups(
-    convolution: Convolution,
-    sums: Callable[[Array, Array], Array],
-    image: Array,
-    weight: Array,
-    sides: Sequence[tuple[int, int]],
-    spatial: tuple[int, ...],
-    bias: Array | None,
+def _in_tiles(
+    convolution: Convolution, way: _Way, sums: Sums, image: Array, weight: Array, bias: Array | None
 ) -> Array:
-    """`sums` of an image, with so many cells of zeros, or less, at its sides, and a weight (g, results, channels, *k), some
-    groups at a time, as an image."""
+    """`sums` of an image and a weight (g, results, channels, *k), finished, tile by tile."""
+    return (_by_rows if convolution.channels_last else _by_groups)(convolution, way, sums, image, weight, bias)
+
+
+def _by_rows(convolution: Convolution, way: _Way, sums: Sums, image: Array, weight: Array, bias: Array | None) -> Array:
+    """Some rows of all groups at a time, channels last.
+
+    Of more than a few terms a cell, these are added up with channels first, where a weight is one number for a whole row.
+    """
+    batch, spatial, channels = convolution.sizes(image)
+    results = weight.shape[0] * weight.shape[1]
+    inside = replace(convolution, channels_last=convolution.sums != "channels_first")
+    size = jnp.dtype(convolution.accumulate).itemsize * batch
+    spacing = math.prod(way.step)
+    given = channels * math.prod(convolution.window.stride) // spacing
+    whole = size * channels * math.prod(spatial) <= convolution.tile
+    grid = Tiles(way.positions, way.positions)
+    if not whole:
+        grid = tiles(way.positions, size * max(given, results * spacing // 2), convolution.tile)
+    alone = not inside.channels_last or (convolution.sums == "alone" and not whole)
+
+    def given_cells(part: Array) -> Array:
+        part = part if inside.channels_last else convolution.channels_second(part)
+        return convolution.for_sums(part, convolution.accumulate)
+
+    def finished(part: Array, weight: Array) -> Array:
+        return inside.finished(sums(inside, part, weight, grid.shape), bias)
+
+    def step(places: list[Place], result: Array) -> Array:
+        cells = [way.cells(axis, place, grid.shape[axis]) for axis, place in enumerate(places)]
+        part = cut(convolution.for_tiles(image, *(start for start, _, _ in cells)), 1, cells)
+        part = given_cells(part) if inside.channels_last else compiled_alone(given_cells, part)
+        tile = compiled_alone(finished, part, weight) if alone else finished(part, weight)
+        tile = tile if inside.channels_last else convolution.as_given(tile)
+        return put(result, tile, 1, [place.start * step for place, step in zip(places, way.step, strict=True)])
+
+    # What is cut into tiles has them whole, and may have some cells too many.
+    sizes = [
+        size if count == length else count * step
+        for size, count, length, step in zip(way.spatial, way.positions, grid.shape, way.step, strict=True)
+    ]
+    result = unwritten(convolution.shape(batch, tuple(sizes), results), convolution.stored, weight, image)
+    result = grid.walk(step, result)
+    return lax.slice(result, (0,) * result.ndim, convolution.shape(batch, way.spatial, results))
+
+
+def _by_groups(
+    convolution: Convolution, way: _Way, sums: Sums, image: Array, weight: Array, bias: Array | None
+) -> Array:
+    """Some groups of the image whole in space at a time, channels first."""
     batch, old, _ = convolution.sizes(image)
     groups, results, channels = weight.shape[:3]
-    padded = tuple(size + low + high for size, (low, high) in zip(old, sides, strict=True))
+    cells = [way.cells(axis, Place.known(0, 0), size) for axis, size in enumerate(way.positions)]
+    sides = [(-start, start + size - there) for (start, size, _), there in zip(cells, old, strict=True)]
+    padded = tuple(size for _, size, _ in cells)
     grid = _grid(convolution, batch * channels * math.prod(padded))
-    axis = convolution.channel_axis
 
     def tile(part: Array, start: Start) -> Array:
-        tile = _image(convolution, sums(part, piece(weight, start, grid.shape[0], 0)))
+        tile = sums(convolution, part, piece(weight, start, grid.shape[0], 0), way.positions)
         own = None if bias is None else piece(bias, start * results, grid.shape[0] * results, 0)
         return convolution.finished(tile, own)
 
     def widened(part: Array, sides: Sequence[tuple[int, int]]) -> Array:
-        zeros = [(0, 0, 0)] * part.ndim
-        zeros[convolution.first_spatial : convolution.first_spatial + len(sides)] = [(*pair, 0) for pair in sides]
         part = convolution.for_sums(part, convolution.accumulate)
-        return lax.pad(part, jnp.zeros((), part.dtype), zeros)
+        return lax.pad(part, jnp.zeros((), part.dtype), [(0, 0, 0)] * 2 + [(*pair, 0) for pair in sides])
 
     if grid.counts == (1,):
         return tile(widened(convolution.for_tiles(image), sides), 0)
@@ -176,12 +251,12 @@ def _by_groups(
     def step(places, carry):
         result, room = carry
         start = places[0].start
-        part = piece(convolution.for_tiles(image, start), start * channels, grid.shape[0] * channels, axis)
+        part = piece(convolution.for_tiles(image, start), start * channels, grid.shape[0] * channels, 1)
         part = widened(part, [(min(0, low), min(0, high)) for low, high in sides])
-        room = put(room, part, convolution.first_spatial, [max(0, low) for low, _ in sides])
-        return put(result, tile(room, start), axis, [start * results]), room
+        room = put(room, part, 2, [max(0, low) for low, _ in sides])
+        return put(result, tile(room, start), 1, [start * results]), room
 
-    result = unwritten(convolution.shape(batch, spatial, groups * results), convolution.stored, weight, image)
+    result = unwritten(convolution.shape(batch, way.spatial, groups * results), convolution.stored, weight, image)
     # Every tile goes to the same place among the same zeros: to pad each one would write every cell with a condition.
     room = blank(convolution.shape(batch, padded, grid.shape[0] * channels), convolution.accumulate, image)
     return grid.walk(step, (result, room))[0]
@@ -249,6 +324,8 @@ _TERMS = 64
 # A row of fewer cells is a loop that the compiler does not fill vectors with (measured: 28 and 32 cells slower, 40 faster).
 _LONG_ROW = 40
 _MANY_ROWS = 16
+# Of a signal, what is done for every position must be worth a turn of a loop (measured: 200 cells slower, 256 faster).
+_MANY_CHANNELS = 256
 
 
 def _image(convolution: Convolution, sums: Array) -> Array:

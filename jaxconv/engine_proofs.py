@@ -1,0 +1,104 @@
+"""What is proven of the engines themselves, whoever chooses them, and of the batch taken in parts."""
+
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from derivations.equations import Layer
+from derivations.index_sets import Geometry
+from derivations.prove import prove_definition, prove_equal, prove_vjp
+from jaxconv.batches import image_by_parts, sum_by_parts
+from jaxconv.convolution import Convolution
+from jaxconv.engines import materialise
+from jaxconv.statements import Proof, definition_of, named, shapes_of
+from jaxconv.window import Window
+
+# Bytes of a tile, so few that every loop over tiles is run, and its last tile moved back.
+_TILE = 160
+# What one engine alone must be proven on as well, and what is static about it.
+OWN: tuple[tuple[str, Geometry, dict[str, Any]], ...] = (
+    # Depthwise rows so long that the gradient of the weight is taken row by row.
+    ("taps", Geometry(1, 2, (1, 1), (3, 41), (2, 2), (2, 1), (1, 1), ((1, 0), (0, 0))), {"tile": 2**23}),
+    # Channels last: tiles of rows, compiled alone and with channels first.
+    (
+        "taps",
+        Geometry(1, 1, (2, 1), (5, 3), (2, 2), (1, 1), (1, 1), ((1, 1), (0, 1))),
+        {"tile": 40, "channels_last": True, "sums": "alone"},
+    ),
+    (
+        "taps",
+        Geometry(1, 2, (1, 2), (5, 3), (2, 2), (2, 1), (1, 1), ((1, 0), (1, 0))),
+        {"tile": 40, "channels_last": True, "sums": "channels_first"},
+    ),
+    # Tiles of two positions, whose stride is seen where the axis is unfolded.
+    ("fold", Geometry(1, 1, (1, 1), (9,), (2,), (2,), (1,), ((1, 0),)), {"tile": 24}),
+)
+
+
+def _of_channels_first(engine: Any, part: str, convolution: Convolution) -> Callable[..., Array]:
+    """An engine's function as one of images with channels first, and to one."""
+    images = {"output": (0,), "input_gradient": (1,), "weight_gradient": (0, 1)}[part]
+
+    def function(*arrays: Array) -> Array:
+        moved = (convolution.as_given(array) if at in images else array for at, array in enumerate(arrays))
+        result = getattr(engine, part)(convolution, *moved)
+        return result if part == "weight_gradient" else convolution.channels_second(result)
+
+    return function
+
+
+def of_engine(name: str, geometry: Geometry, **options: Any) -> Iterator[Proof]:
+    """The engine's three functions themselves, whoever chooses them, and `fold` with every number of axes unfolded."""
+    engine = importlib.import_module(f"jaxconv.engines.{name}")
+    layer, sizes = Layer(geometry.rank), geometry.index_set()
+    window = Window(geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
+    options = {"tile": _TILE} | options
+    convolution = Convolution(
+        window, geometry.spatial, geometry.groups, None, jnp.dtype("float32"), jnp.float32, **options
+    )
+    input, weight, bias, output = shapes_of(geometry)
+    tensors = (layer.input, layer.weight, layer.bias)
+    table = (
+        ("output", layer.convolution, layer.output, tensors, (input, weight, bias), output),
+        ("input_gradient", layer.input_claim, layer.input, (layer.weight, layer.cotangent), (weight, output), input),
+        ("weight_gradient", layer.weight_claim, layer.weight, (layer.input, layer.cotangent), (input, output), weight),
+    )
+    layout = f", channels last, {convolution.sums}" if convolution.channels_last else ""
+    for unfolded in range(1 + geometry.rank if name == "fold" else 1):
+        told = layout + (f", {unfolded} axes unfolded" if unfolded else "")
+        strides = {"output": (), "input_gradient": geometry.stride, "weight_gradient": geometry.stride[unfolded:]}
+        for part, source, result, tensors, shapes, shape in table:
+            if unfolded and max((1, *strides[part])) > 1:
+                # Then it is the same whatever is to be unfolded.
+                continue
+            function = _of_channels_first(engine, part, replace(convolution, unfolded=unfolded))
+            function = named(f"{name}.{part}", function)
+            truth, where = definition_of(source, sizes, result, tensors, shape), str(geometry)
+            what = part.replace("_", " ")
+            definition = partial(prove_definition, function, truth, *shapes)
+            yield Proof(f"engine {name}", f"{what} is its definition{told}", where, definition)
+            yield Proof(f"engine {name}", f"VJP of {what}{told}", where, partial(prove_vjp, function, *shapes))
+
+
+def of_batches() -> Iterator[Proof]:
+    """A batch in parts against the whole of it, of the readable engine."""
+    window = Window((2,), (1,), ((1, 0),), (1,))
+    whole = Convolution(window, (3,), 1, None, jnp.dtype("float32"), jnp.float32)
+    input, weight, output = (6, 1, 3), (2, 1, 2), (6, 2, 3)
+    by_parts = {
+        "output": (image_by_parts(materialise.output, 0), (input, weight, output[1:2])),
+        "input_gradient": (image_by_parts(materialise.input_gradient, 1), (weight, output)),
+        "weight_gradient": (sum_by_parts(materialise.weight_gradient), (input, output)),
+    }
+    for part, (function, shapes) in by_parts.items():
+        parted = named(f"{part} by parts", partial(function, replace(whole, parts=3)))
+        plain = named(part, partial(getattr(materialise, part), whole))
+        what = part.replace("_", " ")
+        where = "6 samples in 3 parts"
+        yield Proof("batch in parts", f"{what} is that of all", where, partial(prove_equal, parted, plain, *shapes))
+        yield Proof("batch in parts", f"VJP of {what}", where, partial(prove_vjp, parted, *shapes))
