@@ -59,16 +59,18 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
     # (g, q, c, *k) to (g, *k, c, q): one row a tap and channel in.
     matrix = jnp.moveaxis(convolution.by_group(weight), (2, 1), (-2, -1)).astype(cotangent.dtype)
     blocks = tuple(-(-size // stride) for size, stride in zip(convolution.spatial, window.stride, strict=True))
-    bytes_a_block = batch * in_channels * window.taps * jnp.dtype(convolution.accumulate).itemsize
+    cells = in_channels * window.taps + weight.shape[0]
+    bytes_a_block = batch * cells * jnp.dtype(convolution.accumulate).itemsize
     grid = tiles(blocks, bytes_a_block, convolution.tile)
     axes = range(window.rank)
+    phases = [[backward_taps(window, axis, phase) for phase in range(window.stride[axis])] for axis in axes]
 
     def step(places, result):
         cells = [window.backward_cells(axis, places[axis], grid.shape[axis]) for axis in axes]
-        image, _ = _read(convolution, cotangent, cells, ())
+        image, skipped = _read(convolution, cotangent, cells, [max(some.count for some in own) for own in phases])
         products = _products(convolution, matrix, matrix.shape[1:-1], convolution.for_sums(image, cotangent.dtype))
         for axis in reversed(axes):
-            taps = [backward_taps(window, axis, phase) for phase in range(window.stride[axis])]
+            taps = [_seen(some, skipped[axis]) for some in phases[axis]]
             sums = [_sum(convolution, axis, axis, products, some, grid.shape[axis]) for some in taps]
             products = interleaved(sums, _spatial_axis(convolution, axis, axis))
         begins = [place.start * stride for place, stride in zip(places, window.stride, strict=True)]
@@ -77,7 +79,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
     whole = tuple(count * stride for count, stride in zip(blocks, window.stride, strict=True))
     # Another entry than that of `output`, which may have the same shape.
     result = unwritten(convolution.shape(batch, whole, in_channels), convolution.stored, weight[-1:], cotangent)
-    result = grid.walk(step, result)
+    result = grid.walk(step, result, ends_apart=window.rank <= _APART)
     return lax.slice(result, (0,) * result.ndim, convolution.shape(batch, convolution.spatial, in_channels))
 
 
@@ -135,30 +137,35 @@ def _bytes(convolution: Convolution, batch: int, channels: int, out_channels: in
 
 
 def _read(
-    convolution: Convolution, image: Array, cells: Sequence[Cells], taps: Sequence[Taps], unfolded: Sequence[int] = ()
-) -> tuple[Array, list[Taps]]:
-    """The cells of an image as (g, channels, N, *spatial), or (g, N, *spatial, channels) where those are last, and `taps` as
-    they see them; those of the axes `unfolded` are to be copied.
+    convolution: Convolution, image: Array, cells: Sequence[Cells], counts: Sequence[int], unfolded: Sequence[int] = ()
+) -> tuple[Array, list[int]]:
+    """The cells of an image as (g, channels, N, *spatial), or (g, N, *spatial, channels) where those are last, and how many
+    cells further on than asked for they begin on every axis, which has so many taps; those of the axes `unfolded` are to be
+    copied.
 
     On an axis where they are known, and the taps written out, what is outside is left to each tap.
     """
     batch, spatial, channels = convolution.sizes(image)
-    cells, taps = list(cells), list(taps)
-    for axis, some in enumerate(taps):
+    cells, skipped = list(cells), [0] * len(cells)
+    for axis, count in enumerate(counts):
         _, size, (least, most) = cells[axis]
         in_a_loop = axis in unfolded and convolution.copies_in_loops
-        if least == most and written_out(some.count, in_a_loop):
+        if least == most and written_out(count, in_a_loop):
             begin = min(max(0, least), spatial[axis] - 1)
             end = max(begin + 1, min(least + size, spatial[axis]))
-            cells[axis] = begin, end - begin, (begin, begin)
-            taps[axis] = replace(some, at=some.at + least - begin)
+            cells[axis], skipped[axis] = (begin, end - begin, (begin, begin)), begin - least
     image = convolution.for_tiles(image, *(start for start, _, _ in cells))
     part = cut(image, convolution.first_spatial, cells)
     inner = channels // convolution.groups
     _, spatial, _ = convolution.sizes(part)
     if convolution.channels_last:
-        return jnp.moveaxis(part.reshape(batch, *spatial, convolution.groups, inner), -2, 0), taps
-    return jnp.moveaxis(part.reshape(batch, convolution.groups, inner, *spatial), 0, 2), taps
+        return jnp.moveaxis(part.reshape(batch, *spatial, convolution.groups, inner), -2, 0), skipped
+    return jnp.moveaxis(part.reshape(batch, convolution.groups, inner, *spatial), 0, 2), skipped
+
+
+def _seen(taps: Taps, skipped: int) -> Taps:
+    """The same taps of cells that begin so many further on."""
+    return replace(taps, at=taps.at - skipped)
 
 
 def _unfold(
@@ -172,7 +179,8 @@ def _unfold(
     """What every tap of some axes sees of the cells of an image, as (g, *k, channels, N, *spatial), or as
     (g, N, *spatial, *k, channels) where those are last; and `taps` as they see them."""
     numbers = image.dtype
-    image, taps = _read(convolution, image, cells, taps, axes)
+    image, skipped = _read(convolution, image, cells, [some.count for some in taps], axes)
+    taps = list(map(_seen, taps, skipped))
     dtype = image.dtype
     image = convolution.for_copies(image)
     at = 2 + convolution.window.rank if convolution.channels_last else 1
