@@ -144,21 +144,20 @@ def chosen(convolution: Convolution, part: str, weight: tuple[int, ...], image: 
     else:
         name, unfolded = convolution.engine, _unfolded(convolution, part, weight, convolution.window.rank - 1)
     engine = importlib.import_module(f"jaxconv.engines.{name if image.size else 'materialise'}")
-    sums = _sums(convolution, part, weight) if name == "taps" else "fused"
-    convolution = replace(convolution, unfolded=unfolded, sums=sums)
+    moved = name == "taps" and convolution.channels_last and _has_many_terms(convolution, part, weight)
+    convolution = replace(convolution, unfolded=unfolded, channels_moved=moved)
     parts, tile = _parts(convolution, name, part, weight, image)
     return engine, replace(convolution, parts=parts, tile=tile)
 
 
-def _sums(convolution: Convolution, part: str, weight: tuple[int, ...]) -> str:
-    """How `taps` adds up a tile on a CPU. Of more than 16 terms a cell, channels are moved first: then a weight is one number
-    for a whole row (measured: 9 terms slower, 18 faster)."""
-    if not convolution.channels_last:
-        return "fused"
-    channels, phases = weight[1], 1
+def _has_many_terms(convolution: Convolution, part: str, weight: tuple[int, ...]) -> bool:
+    """Whether a cell of an image is a sum of more than 16 terms. Then `taps` moves the channels of a tile first, so that a weight
+    is one number for a whole row (measured: 9 terms slower, 18 faster)."""
     if part == "input_gradient":
-        channels, phases = weight[0] // convolution.groups, math.prod(convolution.window.stride)
-    return "channels_first" if channels * convolution.window.taps > _FEW_TERMS * phases else "alone"
+        return (
+            weight[0] * convolution.window.taps > _FEW_TERMS * math.prod(convolution.window.stride) * convolution.groups
+        )
+    return weight[1] * convolution.window.taps > _FEW_TERMS
 
 
 def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...], image: Array) -> int:
@@ -185,7 +184,7 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
     depthwise = weight[1] * weight[0] == convolution.groups or window.rank == 1
     beside = u // convolution.out_spatial[0] if window.rank > 1 and part == "input_gradient" else 0
     fits = 2 * whole + beside <= u // 4 if depthwise else 10 * whole <= u
-    whole_images = name == "taps" and part != "weight_gradient" and convolution.sums != "channels_first"
+    whole_images = name == "taps" and part != "weight_gradient" and not convolution.channels_moved
     if whole_images and (u <= _SMALL_U or fits):
         return whole
     # Where two copies of the weight are more than the quarter, no tile is small enough to keep it.

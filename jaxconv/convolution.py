@@ -1,10 +1,13 @@
 """What is static about one convolution: all that an engine may decide on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.experimental.xla_metadata import set_xla_metadata
 
 from jaxconv.arguments import image_sizes
 from jaxconv.window import Window
@@ -18,8 +21,8 @@ class Convolution:
     `channels_last` tells where the channels of input and output are; `engine` is the caller's, or "auto"; `tile` how many
     bytes an engine that works in tiles may spend on one; `unfolded` how many of the first axes `fold` unfolds; `parts` in how
     many parts the batch is taken; `bits` the 16-bit dtype of images whose entries are copied, and returned, as bits in uint16;
-    `sums` how `taps` adds up a tile whose channels are last: "fused" with what takes it, compiled "alone", or alone and with
-    "channels_first".
+    `calls` whether what is better not fused with what takes it is compiled as a call; `channels_moved` whether `taps` moves the
+    channels of a tile that has them last.
     """
 
     window: Window
@@ -34,7 +37,8 @@ class Convolution:
     unfolded: int = 0
     parts: int = 1
     bits: Any = None
-    sums: str = "fused"
+    calls: bool = False
+    channels_moved: bool = False
 
     @property
     def out_spatial(self) -> tuple[int, ...]:
@@ -109,6 +113,18 @@ class Convolution:
     def for_sums(self, tile: Array, dtype: Any) -> Array:
         """A tile, or copies of one, as numbers of `dtype`."""
         return (tile if self.bits is None else lax.bitcast_convert_type(tile, self.bits)).astype(dtype)
+
+    def as_call(self, function: Callable[..., Array], *arrays: Array) -> Array:
+        """`function(*arrays)`, as a call that XLA does not inline if `calls` are wanted, and so does not fuse with what takes
+        its result.
+
+        XLA for CPU shares a fused loop between the cores, but gives one that ends in writing to a place in a larger array to
+        one; and one that ends in a reshape finds the old index of every entry by division.
+        """
+        if not self.calls:
+            return function(*arrays)
+        with set_xla_metadata(inlineable="false"):
+            return jax.jit(function)(*arrays)
 
     def turned(self, sizes: tuple[int, ...]) -> "Convolution":
         """The convolution of stride 1 that takes a cotangent of `sizes` to the gradient of the input, with `turned_kernel`."""

@@ -28,12 +28,12 @@ OWN: tuple[tuple[str, Geometry, dict[str, Any]], ...] = (
     (
         "taps",
         Geometry(1, 1, (2, 1), (5, 3), (2, 2), (1, 1), (1, 1), ((1, 1), (0, 1))),
-        {"tile": 40, "channels_last": True, "sums": "alone"},
+        {"tile": 40, "channels_last": True, "calls": True},
     ),
     (
         "taps",
         Geometry(1, 2, (1, 2), (5, 3), (2, 2), (2, 1), (1, 1), ((1, 0), (1, 0))),
-        {"tile": 40, "channels_last": True, "sums": "channels_first"},
+        {"tile": 40, "channels_last": True, "channels_moved": True},
     ),
     # Tiles of two positions, whose stride is seen where the axis is unfolded.
     ("fold", Geometry(1, 1, (1, 1), (9,), (2,), (2,), (1,), ((1, 0),)), {"tile": 24}),
@@ -68,7 +68,7 @@ def of_engine(name: str, geometry: Geometry, **options: Any) -> Iterator[Proof]:
         ("input_gradient", layer.input_claim, layer.input, (layer.weight, layer.cotangent), (weight, output), input),
         ("weight_gradient", layer.weight_claim, layer.weight, (layer.input, layer.cotangent), (input, output), weight),
     )
-    layout = f", channels last, {convolution.sums}" if convolution.channels_last else ""
+    layout = "".join(f", {key}".replace("_", " ") for key, value in options.items() if value is True)
     for unfolded in range(1 + geometry.rank if name == "fold" else 1):
         told = layout + (f", {unfolded} axes unfolded" if unfolded else "")
         strides = {"output": (), "input_gradient": geometry.stride, "weight_gradient": geometry.stride[unfolded:]}

@@ -20,14 +20,15 @@ def by_platform(convolution: Convolution, engine: Any, function: Callable[..., A
     arrays = [array for array in given if array is not None]
     cells = max(array.size for array in arrays) * convolution.window.taps * math.prod(convolution.window.stride)
     one_tile = cells * jnp.dtype(convolution.accumulate).itemsize <= convolution.tile
-    if one_tile and convolution.parts == 1 and convolution.sums == "fused":
+    if one_tile and convolution.parts == 1 and not convolution.channels_moved:
         # The same on every platform.
         return function(convolution, *arrays)
-    on_cpu, dtypes = partial(function, convolution), {array.dtype for array in arrays}
+    for_cpu = replace(convolution, calls=True)
+    on_cpu, dtypes = partial(function, for_cpu), {array.dtype for array in arrays}
     if engine.IN_TILES and any(dtype.itemsize == 2 for dtype in (*dtypes, jnp.dtype(convolution.result))):
         same = len(dtypes) == 1 and arrays[0].dtype.itemsize == 2
-        on_cpu = partial(in_bits if same else _widened, function, convolution)
-    elsewhere = replace(convolution, tile=_ACCELERATOR_TILE, parts=1, sums="fused")
+        on_cpu = partial(in_bits if same else _widened, function, for_cpu)
+    elsewhere = replace(convolution, tile=_ACCELERATOR_TILE, parts=1, channels_moved=False)
     return lax.platform_dependent(*arrays, cpu=on_cpu, default=partial(function, elsewhere))
 
 

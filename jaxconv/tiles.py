@@ -8,10 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.experimental.xla_metadata import set_xla_metadata
 
 from jaxconv.arguments import varying_alike
 from jaxconv.window import Cells, Place
@@ -170,15 +168,6 @@ def unwritten(shape: tuple[int, ...], dtype: Any, weight: Array, *like: Array) -
     """
     entry = lax.stop_gradient(lax.slice(weight.reshape(-1), (0,), (1,))).astype(dtype)
     return lax.optimization_barrier(blank(shape, dtype, weight, *like) + entry.reshape((1,) * len(shape)))
-
-
-def compiled_alone(function: Callable[..., Array], *arrays: Array) -> Array:
-    """`function(*arrays)` as a call that XLA does not inline, and so does not fuse with what takes its result.
-
-    XLA for CPU shares a fused loop between the cores, but gives one that ends in writing to a place in a larger array to one.
-    """
-    with set_xla_metadata(inlineable="false"):
-        return jax.jit(function)(*arrays)
 
 
 def interleaved(phases: Sequence[Array], axis: int) -> Array:

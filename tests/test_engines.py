@@ -33,7 +33,7 @@ def integers(geometry: Geometry, seed: int = 0) -> tuple:
     return tuple(generator.integers(-5, 6, shape).astype(np.float32) for shape in shapes)
 
 
-def check(engine: str, geometry: Geometry, tile: int, last: bool, unfolded: int = 0, sums: str = "fused") -> None:
+def check(engine: str, geometry: Geometry, tile: int, last: bool, unfolded: int = 0, **more: bool) -> None:
     """The engine's three functions agree with torch to the bit."""
     module = importlib.import_module(f"jaxconv.engines.{engine}")
     options = geometry.options
@@ -42,7 +42,7 @@ def check(engine: str, geometry: Geometry, tile: int, last: bool, unfolded: int 
     )
     spatial, single = geometry.input[2:], jnp.dtype("float32")
     convolution = Convolution(
-        window, spatial, geometry.groups, None, single, single, last, "auto", tile, unfolded, sums=sums
+        window, spatial, geometry.groups, None, single, single, last, "auto", tile, unfolded, **more
     )
 
     def run(input, weight, bias, cotangent):
@@ -79,11 +79,11 @@ def test_fold_of_the_last_axes_in_tiles(geometry, unfolded, tile):
         check("fold", geometry, tile, last, unfolded)
 
 
-@pytest.mark.parametrize(("tile", "sums"), [(1, "alone"), (150, "channels_first"), (600, "channels_first")])
+@pytest.mark.parametrize(("tile", "moved"), [(1, False), (150, True), (600, True)])
 @pytest.mark.parametrize("geometry", BATCHED, ids=[g.name for g in BATCHED])
-def test_taps_of_a_tile_alone(geometry, tile, sums):
+def test_taps_of_a_tile_in_calls(geometry, tile, moved):
     """Of one row, of some, and of all where the image is small; with channels moved and where they are."""
-    check("taps", geometry, tile, True, sums=sums)
+    check("taps", geometry, tile, True, calls=True, channels_moved=moved)
 
 
 @given(geometry=geometries(), engine=st.sampled_from(NAMES), tile=st.sampled_from([1, 300, 2**23]), last=st.booleans())
@@ -284,14 +284,14 @@ def test_tiles_are_those_of_the_platform_that_is_compiled_for(platform, loops):
     assert ("stablehlo.while" in lowered.mlir_module()) == loops
 
 
-@pytest.mark.parametrize(("platform", "alone"), [("cpu", True), ("cuda", False)])
+@pytest.mark.parametrize(("platform", "calls"), [("cpu", True), ("cuda", False)])
 @pytest.mark.parametrize("weight", [(8, 1, 2, 2), (8, 1, 5, 5)], ids=["few terms", "channels moved"])
-def test_sums_are_compiled_alone_on_a_cpu(platform, alone, weight):
+def test_calls_are_for_a_cpu(platform, calls, weight):
     """With channels last. On an accelerator nothing is to be gained, and a call that must not be inlined is a risk."""
     shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((16, 128, 128, 8), weight)]
     function = jax.jit(partial(jaxconv.conv2d, padding=1, groups=8, data_format="channels_last"))
-    assert ('inlineable = "false"' in export.export(function, platforms=[platform])(*shapes).mlir_module()) == alone
-    if alone:
+    assert ('inlineable = "false"' in export.export(function, platforms=[platform])(*shapes).mlir_module()) == calls
+    if calls:
         assert re.search(r"call\(.*inlineable", str(function.lower(*shapes).compile().as_text()))
 
 
@@ -334,15 +334,15 @@ def kinds(function, shapes, shardings, out):
     collective = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
     return re.findall(rf"= (?:\\S+|\\([^)]*\\)) ({collective})(?:-start)?\\(", text)
 for name in sys.argv[1:]:
-    name, *sums = name.split(", ")
+    name, *ways = name.split(", ")
     name, _, groups = name.partition(" by ")
-    groups, sums = int(groups or 1), sums[0] if sums else "fused"
-    x = g = (16, 8, 12, 40) if sums == "fused" else (16, 12, 40, 8)
+    groups, last = int(groups or 1), "channels last" in ways
+    x = g = (16, 12, 40, 8) if last else (16, 8, 12, 40)
     w = (8, 8 // groups, 3, 3)
     for tile, parts in ((2**23, 1), (2**12, 1), (2**12, 2)):
         engine = importlib.import_module(f"jaxconv.engines.{name}")
-        c = Convolution(window, (12, 40), groups, None, jnp.float32, jnp.float32, sums != "fused", tile=tile, unfolded=1,
-            parts=parts, sums=sums)
+        c = Convolution(window, (12, 40), groups, None, jnp.float32, jnp.float32, last, tile=tile, unfolded=1,
+            parts=parts, calls="calls" in ways, channels_moved="channels moved" in ways)
         print(name, tile, parts,
             kinds(partial(image_by_parts(engine.output, 0), c), (x, w), (split, whole), split),
             kinds(partial(image_by_parts(engine.input_gradient, 1), c), (w, g), (whole, split), split),
@@ -350,16 +350,28 @@ for name in sys.argv[1:]:
 """
 
 
+CALLS = (
+    "stream, calls",
+    "fold, calls",
+    "taps by 8, channels last, calls",
+    "taps by 8, channels last, calls, channels moved",
+)
+
+
 def test_a_sharded_batch_stays_where_it_is():
     """On 8 devices: no collective in the output and the input gradient, and one all-reduce in the weight gradient."""
     environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "PATH": "", "JAX_PLATFORMS": "cpu"}
     told = subprocess.run(
-        [sys.executable, "-c", SHARDED, *NAMES, "taps by 8", "taps by 8, alone", "taps by 8, channels_first"],
+        [sys.executable, "-c", SHARDED, *NAMES, "taps by 8", *CALLS],
         capture_output=True,
         text=True,
         env=environment,
         check=True,
     ).stdout
     ways = (f"{2**23} 1", f"{2**12} 1", f"{2**12} 2")
-    expected = [f"{name} {way} [] [] ['all-reduce']" for name in (*NAMES, "taps", "taps", "taps") for way in ways]
+    expected = [
+        f"{name} {way} [] [] ['all-reduce']"
+        for name in (*NAMES, "taps", *(name.partition(" ")[0].rstrip(",") for name in CALLS))
+        for way in ways
+    ]
     assert told.splitlines() == expected

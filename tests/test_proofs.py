@@ -55,8 +55,8 @@ def test_every_engine_has_its_proofs():
         plain = [f"{part} is its definition" for part in parts] + [f"VJP of {part}" for part in parts]
         assert [told.pop(statement) for statement in plain] == [expected] * 6
         if name == "taps":
-            for sums in ("alone", "channels_first"):
-                assert [told.pop(f"{statement}, channels last, {sums}") for statement in plain] == [1] * 6
+            for way in ("calls", "channels moved"):
+                assert [told.pop(f"{statement}, channels last, {way}") for statement in plain] == [1] * 6
         if name == "fold":
             # With one axis unfolded on all, with two on those of two axes and more, with three on those of three.
             for unfolded in (1, 2, 3):

@@ -20,7 +20,6 @@ from jaxconv.tiles import (
     Start,
     Tiles,
     blank,
-    compiled_alone,
     cut,
     each,
     interleaved,
@@ -190,7 +189,7 @@ def _by_rows(convolution: Convolution, way: _Way, sums: Sums, image: Array, weig
     """
     batch, spatial, channels = convolution.sizes(image)
     results = weight.shape[0] * weight.shape[1]
-    inside = replace(convolution, channels_last=convolution.sums != "channels_first")
+    inside = replace(convolution, channels_last=not convolution.channels_moved)
     size = jnp.dtype(convolution.accumulate).itemsize * batch
     spacing = math.prod(way.step)
     given = channels * math.prod(convolution.window.stride) // spacing
@@ -198,7 +197,6 @@ def _by_rows(convolution: Convolution, way: _Way, sums: Sums, image: Array, weig
     grid = Tiles(way.positions, way.positions)
     if not whole:
         grid = tiles(way.positions, size * max(given, results * spacing // 2), convolution.tile)
-    alone = not inside.channels_last or (convolution.sums == "alone" and not whole)
 
     def given_cells(part: Array) -> Array:
         part = part if inside.channels_last else convolution.channels_second(part)
@@ -210,9 +208,13 @@ def _by_rows(convolution: Convolution, way: _Way, sums: Sums, image: Array, weig
     def step(places: list[Place], result: Array) -> Array:
         cells = [way.cells(axis, place, grid.shape[axis]) for axis, place in enumerate(places)]
         part = cut(convolution.for_tiles(image, *(start for start, _, _ in cells)), 1, cells)
-        part = given_cells(part) if inside.channels_last else compiled_alone(given_cells, part)
-        tile = compiled_alone(finished, part, weight) if alone else finished(part, weight)
-        tile = tile if inside.channels_last else convolution.as_given(tile)
+        if convolution.channels_moved:
+            part = convolution.as_call(given_cells, part)
+            tile = convolution.as_given(convolution.as_call(finished, part, weight))
+        elif whole:
+            tile = finished(given_cells(part), weight)
+        else:
+            tile = convolution.as_call(finished, given_cells(part), weight)
         return put(result, tile, 1, [place.start * step for place, step in zip(places, way.step, strict=True)])
 
     # What is cut into tiles has them whole, and may have some cells too many.
