@@ -16,7 +16,7 @@ from jax import Array, lax
 
 from jaxconv.convolution import Convolution
 from jaxconv.engines import stream
-from jaxconv.tiles import Start, blank, cut, each, interleaved, piece, put, tiles, unwritten, written_out
+from jaxconv.tiles import Start, blank, cut, cut_by, each, interleaved, piece, put, tiles, unwritten, written_out
 from jaxconv.window import Cells, Taps, backward_taps, forward_taps
 
 IN_TILES = True
@@ -155,7 +155,11 @@ def _read(
             end = max(begin + 1, min(least + size, spatial[axis]))
             cells[axis], skipped[axis] = (begin, end - begin, (begin, begin)), begin - least
     image = convolution.for_tiles(image, *(start for start, _, _ in cells))
-    part = cut(image, convolution.first_spatial, cells)
+    if unfolded or convolution.window.rank == 1:
+        part = cut(image, convolution.first_spatial, cells)
+    else:
+        # Else the copies read it at once, and of a signal this is one copy too many (measured).
+        part = cut_by(convolution.as_call, image, convolution.first_spatial, cells)
     inner = channels // convolution.groups
     _, spatial, _ = convolution.sizes(part)
     if convolution.channels_last:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
-from jaxconv.tiles import Start, Tiles, blank, cut, each, piece, put, tiles, unwritten
+from jaxconv.tiles import Start, Tiles, blank, cut, cut_by, each, piece, put, tiles, unwritten
 from jaxconv.window import Place, Window
 
 IN_TILES = True
@@ -69,7 +69,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
         u = _unfold_tile(convolution, grid, input, places)
         starts = [place.start for place in places]
         same = [place.cells(length) for place, length in zip(places, grid.shape, strict=True)]
-        tile = cut(convolution.for_tiles(cotangent, *starts), convolution.first_spatial, same)
+        tile = cut_by(convolution.as_call, convolution.for_tiles(cotangent, *starts), convolution.first_spatial, same)
         tile = convolution.for_sums(tile, cotangent.dtype)
         new = grid.is_new(places)
         if new is not None:
