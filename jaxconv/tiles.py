@@ -32,8 +32,8 @@ class Tiles:
     def walk(self, step: Callable[[list[Place], Any], Any], carry: Any, ends_apart: bool = False) -> Any:
         """`carry = step(places, carry)` for every tile in turn, in one loop that is compiled once.
 
-        With `ends_apart`, where one axis alone is cut, its first and last tile are steps of their own before and after the
-        loop, with known places: then zeros around the image concern nothing in the loop.
+        With `ends_apart`, where one axis alone is cut, its first and last tile are taken in a loop of their own, before the
+        others: then zeros around the image concern nothing in the loop over those.
         """
         counts, whole = self.counts, [Place.known(0, 0)] * len(self.sizes)
         cut_axes = [axis for axis, count in enumerate(counts) if count > 1]
@@ -51,9 +51,13 @@ class Tiles:
             start = index * length
             return step(at(Place(start, length, (last - 1) * length, start)), carry)
 
-        carry = step(at(Place.known(0, 0)), carry)
-        carry = lax.fori_loop(1, last, inner, carry) if last > 1 else carry
-        return step(at(Place.known(self.sizes[axis] - length, last * length)), carry)
+        def end(index: Start, carry: Any) -> Any:
+            start = index * (self.sizes[axis] - length)
+            begun = index * last * length if self.sizes[axis] % length else start
+            return step(at(Place(start, 0, self.sizes[axis] - length, begun)), carry)
+
+        carry = lax.fori_loop(0, 2, end, carry)
+        return lax.fori_loop(1, last, inner, carry) if last > 1 else carry
 
     def _places(self, index: Start) -> list[Place]:
         """Of the tile at `index` in row-major order."""

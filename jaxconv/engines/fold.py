@@ -124,7 +124,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     return jnp.transpose(total, order).reshape(out_channels, inner, *kernel).astype(convolution.result)
 
 
-# A step of three axes takes most of a second to compile: three of them are not worth the tenth of time that they save.
+# A step of three axes takes most of a second to compile: a second one is not worth the tenth of time that it saves.
 _APART = 2
 
 
