@@ -6,7 +6,7 @@
 | such a weight gradient with more, of one group, where U has at most 16 MB | `materialise` | U is cheap; whole, both cores copy |
 | input gradient at a stride | `fold` | one product for all phases |
 | others at a stride, channels first, where U has at most 16 MB | `materialise` | the same |
-| one tap, stride 1, no padding, four times as many positions as channels, channels first | `pointwise` | nothing is moved |
+| one tap, stride 1, no padding (`_lies_as_u`) | `pointwise` | nothing is moved |
 | no more is moved when only the first axes are unfolded, and the others, of stride 1, folded | `fold` | K1 + K2 for K1 K2 |
 | long rows of few channels, channels first (`_has_long_rows`) | `fold`, all axes unfolded | rows are copied, not channels |
 | everything else | `stream` | U in tiles, one large product each |
@@ -79,7 +79,7 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
     if fits and window.taps > 1 and max(window.stride) > 1 and not convolution.channels_last:
         return "materialise", 0
     plain = window.taps == max(window.stride) == 1 and not any(map(any, window.padding))
-    if plain and not convolution.channels_last and 4 * max(in_channels, out_channels) <= math.prod(convolution.spatial):
+    if plain and _lies_as_u(convolution, part, weight, fits):
         return "pointwise", 0
     if part == "weight_gradient" and window.rank > 1 and unfolded < all_axes:
         # The cotangent's copies have short rows: they must be fewer by a sixth (measured: layers of 1x3x3 and 3x3 taps).
@@ -88,6 +88,14 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
     if unfolded < all_axes or _has_long_rows(convolution, part, weight):
         return "fold", unfolded
     return "stream", 0
+
+
+def _lies_as_u(convolution: Convolution, part: str, weight: tuple[int, ...], fits: bool) -> bool:
+    """Whether an image is to be multiplied as it is: with channels last of one group, but for the weight gradient of more than 16
+    MB, for which XLA would move all positions; with channels first where it has four times as many positions as channels."""
+    if convolution.channels_last:
+        return convolution.groups == 1 and (part != "weight_gradient" or fits)
+    return 4 * max(weight[0] // convolution.groups, weight[1]) <= math.prod(convolution.spatial)
 
 
 def _unfolded_cells(convolution: Convolution, weight: tuple[int, ...], batch: int) -> int:

@@ -233,18 +233,35 @@ SMALL = [
 ]
 
 
+LAST = [
+    # Channels last, of 1024 samples and of one.
+    (1024, (64, 64, 3, 3), 1, 1, ("fold 1", "fold 1", "fold 1")),
+    (1024, (512, 256, 1, 1), 1, 1, ("pointwise", "pointwise", "stream")),
+    (1, (512, 256, 1, 1), 1, 1, ("pointwise", "pointwise", "pointwise")),
+    (1, (64, 16, 1, 1), 1, 4, ("fold 0", "fold 0", "stream")),
+    (1, (256, 128, 3, 3), 2, 1, ("stream", "fold 0", "stream")),
+    (1, (32, 1, 10), 1, 1, ("stream", "fold 0", "stream")),
+    (1, (144, 1, 4, 4), 1, 144, ("taps", "taps", "taps")),
+    (1, (144, 1, 17), 1, 144, ("taps moved", "taps moved", "taps moved")),
+    (1, (128, 2, 3, 3), 1, 64, ("taps moved", "taps moved", "fold 1")),
+    (1, (128, 2, 3, 3), 2, 64, ("taps moved", "taps", "stream")),
+]
+
+
 @pytest.mark.parametrize(
-    ("batch", "weight", "stride", "groups", "expected"), [(1024, *row) for row in RULE] + [(1, *row) for row in SMALL]
+    ("batch", "weight", "stride", "groups", "expected", "last"),
+    [(1024, *row, False) for row in RULE] + [(1, *row, False) for row in SMALL] + [(*row, True) for row in LAST],
 )
-def test_the_rule(batch, weight, stride, groups, expected):
+def test_the_rule(batch, weight, stride, groups, expected, last):
     window = make_window(weight[2:], stride, 0, 1, len(weight) - 2)
-    convolution = Convolution(window, (32,) * window.rank, groups, None, jnp.float32, jnp.float32)
+    convolution = Convolution(window, (32,) * window.rank, groups, None, jnp.float32, jnp.float32, last)
     image = jnp.zeros((batch, 1))  # of which its batch alone is looked at
     told = []
     for part in ("output", "input_gradient", "weight_gradient"):
         module, chosen = choice.chosen(convolution, part, weight, image)
         name = module.__name__.rpartition(".")[2]
-        told.append(f"fold {chosen.unfolded}" if name == "fold" else name)
+        name += f" {chosen.unfolded}" if name == "fold" else ""
+        told.append(f"{name} moved" if chosen.channels_moved else name)
     assert tuple(told) == expected
 
 
