@@ -32,8 +32,9 @@ class Tiles:
     def walk(self, step: Callable[[list[Place], Any], Any], carry: Any, ends_apart: bool = False) -> Any:
         """`carry = step(places, carry)` for every tile in turn, in one loop that is compiled once.
 
-        With `ends_apart`, where one axis alone is cut, its first and last tile are taken in a loop of their own, before the
-        others: then zeros around the image concern nothing in the loop over those.
+        With `ends_apart`, where one axis alone is cut, its first and last tile are not in the loop over the others, so that zeros
+        around the image concern nothing there: of few tiles they are steps of their own, whose places are known, and of many they
+        have a loop of their own, which is one step less to compile.
         """
         counts, whole = self.counts, [Place.known(0, 0)] * len(self.sizes)
         cut_axes = [axis for axis, count in enumerate(counts) if count > 1]
@@ -51,13 +52,17 @@ class Tiles:
             start = index * length
             return step(at(Place(start, length, (last - 1) * length, start)), carry)
 
-        def end(index: Start, carry: Any) -> Any:
-            start = index * (self.sizes[axis] - length)
-            begun = index * last * length if self.sizes[axis] % length else start
-            return step(at(Place(start, 0, self.sizes[axis] - length, begun)), carry)
+        end = self.sizes[axis] - length
+        if last < _FEW_TILES:
+            carry = step(at(Place.known(0, 0)), carry)
+            carry = lax.fori_loop(1, last, inner, carry) if last > 1 else carry
+            return step(at(Place.known(end, last * length)), carry)
 
-        carry = lax.fori_loop(0, 2, end, carry)
-        return lax.fori_loop(1, last, inner, carry) if last > 1 else carry
+        def outer(index: Start, carry: Any) -> Any:
+            start = index * end
+            return step(at(Place(start, 0, end, index * last * length if end % length else start)), carry)
+
+        return lax.fori_loop(1, last, inner, lax.fori_loop(0, 2, outer, carry))
 
     def _places(self, index: Start) -> list[Place]:
         """Of the tile at `index` in row-major order."""
@@ -71,7 +76,7 @@ class Tiles:
         return places
 
     def is_new(self, places: Sequence[Place]) -> Array | None:
-        """Which positions of a tile no earlier tile had, `shape` of them; None where all are new throughout."""
+        """Which positions of a tile no tile before it has, `shape` of them; None where all are new throughout."""
         new = None
         for axis, at in enumerate(places):
             if at.start is not at.begun and not (isinstance(at.begun, int) and at.start == at.begun):
@@ -211,3 +216,4 @@ def written_out(count: int, in_a_loop: bool = False) -> bool:
 
 
 _WRITTEN_OUT = 12
+_FEW_TILES = 5

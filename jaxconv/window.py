@@ -22,7 +22,7 @@ Cells = tuple[Any, int, tuple[int, int]]
 @dataclass(frozen=True)
 class Place:
     """Where a tile is on one axis: its first position `start`, which is from `least` to `most`, and `begun`, the first position
-    that no earlier tile had. One that is known is the same number three times."""
+    that no tile before it has. One that is known is the same number three times."""
 
     start: Any
     least: int

@@ -59,9 +59,9 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
     # (g, q, c, *k) to (g, *k, c, q): one row a tap and channel in.
     matrix = jnp.moveaxis(convolution.by_group(weight), (2, 1), (-2, -1)).astype(cotangent.dtype)
     blocks = tuple(-(-size // stride) for size, stride in zip(convolution.spatial, window.stride, strict=True))
-    cells = in_channels * window.taps + weight.shape[0]
-    bytes_a_block = batch * cells * jnp.dtype(convolution.accumulate).itemsize
-    grid = tiles(blocks, bytes_a_block, convolution.tile)
+    # Of a block: its products, and half of the copy of the cotangent, which is gone before they are added up.
+    size = batch * (in_channels * window.taps + weight.shape[0] // 2) * jnp.dtype(convolution.accumulate).itemsize
+    grid = tiles(blocks, size, convolution.tile)
     axes = range(window.rank)
     phases = [[backward_taps(window, axis, phase) for phase in range(window.stride[axis])] for axis in axes]
 

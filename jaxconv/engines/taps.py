@@ -96,8 +96,8 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
         long = convolution.channels_last or convolution.out_spatial[-1] >= _LONG_ROW
     if long and inner == outer == 1 and terms <= _TERMS:
         # Sums as large as U over the first axis: only where that is a tile, or little of U.
-        row = terms * row * jnp.dtype(convolution.accumulate).itemsize
-        if row <= convolution.tile or convolution.out_spatial[0] >= _MANY_ROWS:
+        needed = terms * row * jnp.dtype(convolution.accumulate).itemsize
+        if needed <= convolution.tile or convolution.out_spatial[0] >= _MANY_ROWS:
             return _depthwise_weight_gradient(convolution, input, cotangent)
 
     def step(places, total):
@@ -185,18 +185,19 @@ def _in_tiles(
 def _by_rows(convolution: Convolution, way: _Way, sums: Sums, image: Array, weight: Array, bias: Array | None) -> Array:
     """Some rows of all groups at a time, channels last.
 
-    Of more than a few terms a cell, these are added up with channels first, where a weight is one number for a whole row.
+    Of many terms a cell, these are added up with channels first, where a weight is one number for a whole row.
     """
     batch, spatial, channels = convolution.sizes(image)
     results = weight.shape[0] * weight.shape[1]
     inside = replace(convolution, channels_last=not convolution.channels_moved)
     size = jnp.dtype(convolution.accumulate).itemsize * batch
-    spacing = math.prod(way.step)
-    given = channels * math.prod(convolution.window.stride) // spacing
+    # A position is so many cells of what is given and of the result.
+    there = math.prod(way.step)
+    here = math.prod(convolution.window.stride) // there
     whole = size * channels * math.prod(spatial) <= convolution.tile
     grid = Tiles(way.positions, way.positions)
     if not whole:
-        grid = tiles(way.positions, size * max(given, results * spacing // 2), convolution.tile)
+        grid = tiles(way.positions, size * max(channels * here, results * there // 2), convolution.tile)
 
     def given_cells(part: Array) -> Array:
         part = part if inside.channels_last else convolution.channels_second(part)
