@@ -1,6 +1,6 @@
 """What is static about one convolution: all that an engine may decide on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,8 @@ from jax import Array, lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
 from jaxconv.arguments import image_sizes
-from jaxconv.window import Window
+from jaxconv.tiles import cut
+from jaxconv.window import Cells, Window
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,18 @@ class Convolution:
             return function(*arrays)
         with set_xla_metadata(inlineable="false"):
             return jax.jit(function)(*arrays)
+
+    def cut(self, image: Array, cells: Sequence[Cells], at_once: bool = False) -> Array:
+        """The cells of the spatial axes of an image, zero where they are outside, as `for_tiles` has them; `at_once` in a call,
+        where some are not known: then they are copied as they lie, and whatever moves them finds them in the cache."""
+
+        def part(image: Array, *starts: Array) -> Array:
+            left = iter(starts)
+            own = [(start if isinstance(start, int) else next(left), size, bounds) for start, size, bounds in cells]
+            return cut(self.for_tiles(image, *(start for start, _, _ in own)), self.first_spatial, own)
+
+        starts = [start for start, _, _ in cells if not isinstance(start, int)]
+        return self.as_call(part, image, *starts) if at_once and starts else part(image, *starts)
 
     def turned(self, sizes: tuple[int, ...]) -> "Convolution":
         """The convolution of stride 1 that takes a cotangent of `sizes` to the gradient of the input, with `turned_kernel`."""

@@ -142,19 +142,6 @@ def cut(image: Array, first_axis: int, cells: Sequence[Cells]) -> Array:
     return lax.slice(part, taken, ends)
 
 
-def cut_by(call: Callable[..., Array], image: Array, first_axis: int, cells: Sequence[Cells]) -> Array:
-    """`cut` by way of `call(function, *arrays)`, such as `Convolution.as_call`, where some cells are not known: they are copied
-    at once, as they lie, and whatever moves them finds them in the cache."""
-
-    def part(image: Array, *starts: Array) -> Array:
-        left = iter(starts)
-        own = [(start if isinstance(start, int) else next(left), size, bounds) for start, size, bounds in cells]
-        return cut(image, first_axis, own)
-
-    starts = [start for start, _, _ in cells if not isinstance(start, int)]
-    return call(part, image, *starts) if starts else part(image)
-
-
 def piece(array: Array, start: Start, length: int, axis: int, stride: int = 1) -> Array:
     """`length` positions of one axis, `stride` apart, from `start` on; a start that is known may be outside, where zeros are."""
     cells = stride * (length - 1) + 1

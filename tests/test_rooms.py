@@ -8,7 +8,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"window", "shapes", "rounding", "arguments", "differentiation"},
-    {"unfold", "formulas", "convolution", "pad", "tiles"},
+    {"unfold", "formulas", "pad", "tiles"},
+    {"convolution"},
     {"engines", "batches", "platforms"},
     {"choice"},
     {"conv"},

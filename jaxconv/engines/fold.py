@@ -16,7 +16,7 @@ from jax import Array, lax
 
 from jaxconv.convolution import Convolution
 from jaxconv.engines import stream
-from jaxconv.tiles import Start, blank, cut, cut_by, each, interleaved, piece, put, tiles, unwritten, written_out
+from jaxconv.tiles import Start, blank, each, interleaved, piece, put, tiles, unwritten, written_out
 from jaxconv.window import Cells, Taps, backward_taps, forward_taps
 
 IN_TILES = True
@@ -154,12 +154,8 @@ def _read(
             begin = min(max(0, least), spatial[axis] - 1)
             end = max(begin + 1, min(least + size, spatial[axis]))
             cells[axis], skipped[axis] = (begin, end - begin, (begin, begin)), begin - least
-    image = convolution.for_tiles(image, *(start for start, _, _ in cells))
-    if unfolded or convolution.window.rank == 1:
-        part = cut(image, convolution.first_spatial, cells)
-    else:
-        # Else the copies read it at once, and of a signal this is one copy too many (measured).
-        part = cut_by(convolution.as_call, image, convolution.first_spatial, cells)
+    # Copies of it read it where it lies, and of a signal this is one copy too many (measured).
+    part = convolution.cut(image, cells, at_once=not unfolded and convolution.window.rank > 1)
     inner = channels // convolution.groups
     _, spatial, _ = convolution.sizes(part)
     if convolution.channels_last:

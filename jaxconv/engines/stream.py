@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
-from jaxconv.tiles import Start, Tiles, blank, cut, cut_by, each, piece, put, tiles, unwritten
+from jaxconv.tiles import Start, Tiles, blank, each, piece, put, tiles, unwritten
 from jaxconv.window import Place, Window
 
 IN_TILES = True
@@ -67,9 +67,8 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
 
     def step(places, total):
         u = _unfold_tile(convolution, grid, input, places)
-        starts = [place.start for place in places]
         same = [place.cells(length) for place, length in zip(places, grid.shape, strict=True)]
-        tile = cut_by(convolution.as_call, convolution.for_tiles(cotangent, *starts), convolution.first_spatial, same)
+        tile = convolution.cut(cotangent, same, at_once=True)
         tile = convolution.for_sums(tile, cotangent.dtype)
         new = grid.is_new(places)
         if new is not None:
@@ -107,9 +106,9 @@ def _unfold_tile(convolution: Convolution, grid: Tiles, input: Array, places: li
     """The rows of U for one tile of output positions: (g,) N and positions, taps and channels."""
     window, groups, dtype = convolution.window, convolution.groups, input.dtype
     cells = [window.cells(axis, place, grid.shape[axis]) for axis, place in enumerate(places)]
-    input = convolution.for_tiles(input, *(place.start for place in places))
-    part = convolution.for_copies(cut(input, convolution.first_spatial, cells))
-    rows = _to_rows(convolution, part)
+    part = convolution.cut(input, cells)
+    copied = part.dtype
+    rows = _to_rows(convolution, convolution.for_copies(part))
     for axis in range(window.rank):
         if window.kernel[axis] == 1:
             rows = _tap(window, axis, grid.shape[axis], rows, 0)
@@ -120,7 +119,7 @@ def _unfold_tile(convolution: Convolution, grid: Tiles, input: Array, places: li
     for axis in axes:
         length, count = grid.shape[axis], window.kernel[axis]
         if axis == axes[-1]:
-            room, at = blank(shape, input.dtype, rows), len(shape) - 1
+            room, at = blank(shape, copied, rows), len(shape) - 1
         else:
             at = 2 + window.rank
             seen = (*rows.shape[: 2 + axis], length, *rows.shape[3 + axis :])

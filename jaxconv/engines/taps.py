@@ -20,7 +20,6 @@ from jaxconv.tiles import (
     Start,
     Tiles,
     blank,
-    cut,
     each,
     interleaved,
     piece,
@@ -144,9 +143,9 @@ def _depthwise_weight_gradient(convolution: Convolution, input: Array, cotangent
 
     def step(places, sums):
         (at,), (length,) = places, rows.shape
-        image, other = (convolution.for_tiles(image, at.start) for image in (input, cotangent))
-        image = convolution.for_sums(cut(image, first, [window.cells(0, at, length), *whole]), accumulate)
-        other = convolution.for_sums(piece(other, at.start, length, first), accumulate)
+        image = convolution.for_sums(convolution.cut(input, [window.cells(0, at, length), *whole]), accumulate)
+        other = piece(convolution.for_tiles(cotangent, at.start), at.start, length, first)
+        other = convolution.for_sums(other, accumulate)
 
         def add(index, sums):
             line = piece(other, index, 1, first)
@@ -208,7 +207,7 @@ def _by_rows(convolution: Convolution, way: _Way, sums: Sums, image: Array, weig
 
     def step(places: list[Place], result: Array) -> Array:
         cells = [way.cells(axis, place, grid.shape[axis]) for axis, place in enumerate(places)]
-        part = cut(convolution.for_tiles(image, *(start for start, _, _ in cells)), 1, cells)
+        part = convolution.cut(image, cells)
         if convolution.channels_moved:
             part = convolution.as_call(given_cells, part)
             tile = convolution.as_given(convolution.as_call(finished, part, weight))
