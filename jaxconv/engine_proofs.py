@@ -24,7 +24,7 @@ _TILE = 160
 OWN: tuple[tuple[str, Geometry, dict[str, Any]], ...] = (
     # Depthwise rows so long that the gradient of the weight is taken row by row.
     ("taps", Geometry(1, 2, (1, 1), (3, 41), (2, 2), (2, 1), (1, 1), ((1, 0), (0, 0))), {"tile": 2**23}),
-    # Channels last: tiles of rows, compiled alone and with channels first.
+    # Channels last: tiles of rows, in calls and with channels moved.
     (
         "taps",
         Geometry(1, 1, (2, 1), (5, 3), (2, 2), (1, 1), (1, 1), ((1, 1), (0, 1))),

@@ -44,11 +44,11 @@ def definition_of(
 
 
 def named(name: str, function: Callable) -> Callable:
-    def named(*arguments):
+    def same(*arguments):
         return function(*arguments)
 
-    named.__name__ = name
-    return named
+    same.__name__ = name
+    return same
 
 
 def with_arguments(name: str, function: Callable, arguments: tuple, options: dict) -> Callable:

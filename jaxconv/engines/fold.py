@@ -70,7 +70,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
         image, skipped = _read(convolution, cotangent, cells, [max(some.count for some in own) for own in phases])
         products = _products(convolution, matrix, matrix.shape[1:-1], convolution.for_sums(image, cotangent.dtype))
         for axis in reversed(axes):
-            taps = [_seen(some, skipped[axis]) for some in phases[axis]]
+            taps = [_shifted(some, skipped[axis]) for some in phases[axis]]
             sums = [_sum(convolution, axis, axis, products, some, grid.shape[axis]) for some in taps]
             products = interleaved(sums, _spatial_axis(convolution, axis, axis))
         begins = [place.start * stride for place, stride in zip(places, window.stride, strict=True)]
@@ -163,7 +163,7 @@ def _read(
     return jnp.moveaxis(part.reshape(batch, convolution.groups, inner, *spatial), 0, 2), skipped
 
 
-def _seen(taps: Taps, skipped: int) -> Taps:
+def _shifted(taps: Taps, skipped: int) -> Taps:
     """The same taps of cells that begin so many further on."""
     return replace(taps, at=taps.at - skipped)
 
@@ -180,7 +180,7 @@ def _unfold(
     (g, N, *spatial, *k, channels) where those are last; and `taps` as they see them."""
     numbers = image.dtype
     image, skipped = _read(convolution, image, cells, [some.count for some in taps], axes)
-    taps = list(map(_seen, taps, skipped))
+    taps = list(map(_shifted, taps, skipped))
     dtype = image.dtype
     image = convolution.for_copies(image)
     at = 2 + convolution.window.rank if convolution.channels_last else 1

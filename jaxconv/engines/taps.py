@@ -199,7 +199,7 @@ def _by_rows(convolution: Convolution, way: _Way, sums: Sums, image: Array, weig
         grid = tiles(way.positions, size * max(channels * here, results * there // 2), convolution.tile)
 
     def given_cells(part: Array) -> Array:
-        part = part if inside.channels_last else convolution.channels_second(part)
+        part = convolution.channels_second(part) if convolution.channels_moved else part
         return convolution.for_sums(part, convolution.accumulate)
 
     def finished(part: Array, weight: Array) -> Array:
