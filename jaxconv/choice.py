@@ -2,6 +2,7 @@
 
 | what is asked for | engine | why |
 | --- | --- | --- |
+| depthwise weight gradient of a wide kernel (`_has_wide_kernel`) | `fold` | a product of the taps of two axes |
 | at most 16 pairs of channels in and out a group; 1 for a weight gradient of several axes | `taps` | too little to multiply |
 | such a weight gradient with more, of one group, where U has at most 16 MB | `materialise` | U is cheap; whole, both cores copy |
 | input gradient at a stride | `fold` | one product for all phases |
@@ -33,8 +34,11 @@ ENGINES = ("auto", *engines.NAMES)
 
 _FEW_PRODUCTS = 16
 _FEW_TERMS = 16
+_MANY_TAPS = 64
 _CPU_TILE = 2**23
 _SMALL_U = 2 * _CPU_TILE
+_FAIR_TILE = 3 * 2**20
+_LARGE_TILE = _CPU_TILE // 2
 
 
 def check_engine(engine: Any) -> None:
@@ -70,6 +74,8 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
     unfolded, all_axes = _unfolded(convolution, part, weight, window.rank), window.rank
     fits = _unfolded_cells(convolution, weight, batch) * jnp.dtype(convolution.accumulate).itemsize <= _SMALL_U
     few = in_channels * out_channels <= _FEW_PRODUCTS
+    if part == "weight_gradient" and in_channels * out_channels == 1 and _has_wide_kernel(convolution, unfolded):
+        return "fold", unfolded
     if few and (part != "weight_gradient" or window.rank == 1 or in_channels * out_channels == 1):
         return "taps", 0
     if few and fits and convolution.groups == 1:
@@ -88,6 +94,19 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
     if unfolded < all_axes or _has_long_rows(convolution, part, weight):
         return "fold", unfolded
     return "stream", 0
+
+
+def _has_wide_kernel(convolution: Convolution, unfolded: int) -> bool:
+    """Whether there are more than 64 taps, and at least four a copy when some axes are unfolded and others folded, or eight with
+    channels last, which are moved (measured: of 9x9 and 5x5x5 taps a product is faster, of 8x8 and 3x33 slower; there of 21x21
+    and 13x13).
+
+    At a stride most of the product would be for nothing, and of 16-bit numbers one in such a shape is slow.
+    """
+    window = convolution.window
+    copies = _moved(convolution, "weight_gradient", (convolution.groups, 1, *window.kernel), unfolded)
+    many = window.taps > _MANY_TAPS and window.taps >= (8 if convolution.channels_last else 4) * copies
+    return many and max(window.stride) == 1 and jnp.dtype(convolution.result).itemsize > 2
 
 
 def _lies_as_u(convolution: Convolution, part: str, weight: tuple[int, ...], fits: bool) -> bool:
@@ -171,10 +190,10 @@ def _has_many_terms(convolution: Convolution, part: str, weight: tuple[int, ...]
 def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...], image: Array) -> int:
     """Bytes of an engine's tile for the cache of a CPU.
 
-    8 MB where U is hardly larger. Else 4 MB, which stay in the cache with what is made of them, and of U so little that all
-    temporaries of forward and backward together, copies of the weight among them, are less than a quarter of it. `taps`, which
-    reads its image in one pass, takes it whole, with its sides, where that leaves room, about an eighth of U, or a tenth where
-    another engine makes the gradient of the weight; a single tap needs no tiles.
+    8 MB where U is hardly larger. Else what `_fair_tile` says, and of U so little that all temporaries of forward and backward
+    together, copies of the weight among them, are less than a quarter of it. `taps`, which reads its image in one pass, takes it
+    whole, with its sides, where that leaves room, about an eighth of U, or a tenth where another engine makes the gradient of the
+    weight; a single tap needs no tiles.
     """
     window = convolution.window
     if name == "pointwise" and window.taps == 1:
@@ -195,10 +214,21 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
     whole_images = name == "taps" and part != "weight_gradient" and not convolution.channels_moved
     if whole_images and (u <= _SMALL_U or fits):
         return whole
+    if u <= _SMALL_U:
+        return _CPU_TILE
+    wanted = _fair_tile(convolution, name, part, u)
     # Where two copies of the weight are more than the quarter, no tile is small enough to keep it.
     copy = image.dtype.itemsize * math.prod(weight)
-    small = max(u // 36, u // 18 - copy) if 8 * copy <= u else u // 18
-    return _CPU_TILE if u <= _SMALL_U else min(_CPU_TILE // 2, small)
+    room = u // (18 if name == "taps" else 9) - copy
+    return min(wanted, max(u // 36, room)) if 8 * copy <= u else wanted
+
+
+def _fair_tile(convolution: Convolution, name: str, part: str, u: int) -> int:
+    """Bytes of a tile of a large U: what stays in the cache and is large enough to multiply."""
+    if name == "fold" and convolution.unfolded == 0 and part != "weight_gradient":
+        # The rows that two tiles share are multiplied twice.
+        return min(_CPU_TILE, u // 12)
+    return min(_LARGE_TILE, max(u // 18, min(_FAIR_TILE, u // 12)))
 
 
 def _parts(convolution: Convolution, name: str, part: str, weight: tuple[int, ...], image: Array) -> tuple[int, int]:

@@ -213,6 +213,11 @@ RULE = [
     ((64, 3, 5, 5), (2, 1), 1, ("fold 2", "fold 0", "fold 2")),
     ((64, 3, 5, 5), (2, 2), 1, ("stream", "fold 0", "stream")),
     ((144, 1, 3, 3), 1, 144, ("taps", "taps", "taps")),
+    ((144, 1, 8, 8), 1, 144, ("taps", "taps", "taps")),
+    ((144, 1, 9, 9), 1, 144, ("taps", "taps", "fold 1")),
+    ((144, 1, 9, 9), (1, 2), 144, ("taps", "taps", "taps")),
+    ((144, 1, 5, 17), 1, 144, ("taps", "taps", "taps")),
+    ((144, 1, 5, 5, 5), 1, 144, ("taps", "taps", "fold 1")),
     ((128, 4, 3, 3), 2, 32, ("taps", "taps", "stream")),
     ((128, 4, 9), 1, 32, ("taps", "taps", "taps")),
     ((256, 8, 3, 3), 1, 32, ("fold 1", "fold 1", "fold 1")),
@@ -246,6 +251,8 @@ LAST = [
     (1, (144, 1, 4, 4), 1, 144, ("taps", "taps", "taps")),
     (1, (144, 1, 17), 1, 144, ("taps moved", "taps moved", "taps moved")),
     (1, (128, 2, 3, 3), 1, 64, ("taps moved", "taps moved", "fold 1")),
+    (1, (144, 1, 15, 15), 1, 144, ("taps moved", "taps moved", "taps moved")),
+    (1, (144, 1, 16, 16), 1, 144, ("taps moved", "taps moved", "fold 1")),
     (1, (128, 2, 3, 3), 2, 64, ("taps moved", "taps", "stream")),
 ]
 
@@ -265,6 +272,13 @@ def test_the_rule(batch, weight, stride, groups, expected, last):
         name += f" {chosen.unfolded}" if name == "fold" else ""
         told.append(f"{name} moved" if chosen.channels_moved else name)
     assert tuple(told) == expected
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("bfloat16", "taps"), ("float32", "fold"), ("float64", "fold")])
+def test_a_wide_kernel_is_multiplied_in_other_than_16_bits(dtype, expected):
+    window = make_window((9, 9), 1, 4, 1, 2)
+    convolution = Convolution(window, (32, 32), 8, None, jnp.dtype(dtype), jnp.promote_types(dtype, "float32"))
+    assert choice.rule(convolution, "weight_gradient", (8, 1, 9, 9), 4)[0] == expected
 
 
 @pytest.mark.parametrize("engine", NAMES)
@@ -333,6 +347,14 @@ def test_temporaries_are_a_quarter_of_u_at_most(input, weight, options, last):
     temporaries, u, given, result = memory.of_vjp(input, weight, options, last, jnp.float32)
     assert u > 2**24
     assert temporaries <= min(u / 4, 1.5 * (given + result))
+
+
+@pytest.mark.parametrize("weight", [(64, 1, 5), (64, 64, 5)], ids=["taps", "fold"])
+def test_output_and_gradient_of_one_shape_are_not_copied_from_one_array(weight):
+    """Which XLA would do if both were filled with the same before their first tile."""
+    options = {"padding": 2, "groups": 64 // weight[1]}
+    temporaries, _, _, result = memory.of_vjp((16, 64, 8192), weight, options, False, jnp.float32)
+    assert temporaries < result / 2
 
 
 SHARDED = """

@@ -90,9 +90,9 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
 
 
 def _grid(convolution: Convolution, input: Array, out_channels: int) -> Tiles:
-    """Tiles whose part of U, and half of whose part of the output, is of the size that is asked for."""
+    """Tiles whose part of U and half of whose part of the output are of the size that is asked for."""
     batch, _, channels = convolution.sizes(input)
-    row = batch * max(channels * convolution.window.taps, out_channels // 2) * input.dtype.itemsize
+    row = batch * (channels * convolution.window.taps + out_channels // 2) * input.dtype.itemsize
     return tiles(convolution.out_spatial, row, convolution.tile)
 
 

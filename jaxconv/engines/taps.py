@@ -39,13 +39,14 @@ Sums = Callable[[Convolution, Array, Array, tuple[int, ...]], Array]
 
 @dataclass(frozen=True)
 class _Way:
-    """One way through a convolution: `positions`, each of which stands for `step` cells of a result of `spatial` size, and
-    the `cells` that neighbouring ones read on an axis."""
+    """One way through a convolution: `positions`, each of which stands for `step` cells of a result of `spatial` size, the
+    `cells` that neighbouring ones read on an axis, and an entry for `unwritten`, which the other way must not have as well."""
 
     cells: Callable[[int, Place, int], Cells]
     positions: tuple[int, ...]
     step: tuple[int, ...]
     spatial: tuple[int, ...]
+    entry: Array
 
 
 def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None = None) -> Array:
@@ -56,7 +57,7 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     def sums(convolution: Convolution, image: Array, weight: Array, lengths: tuple[int, ...]) -> Array:
         return _image(convolution, _sum(convolution, image, weight, taps, lengths))
 
-    way = _Way(window.cells, positions, (1,) * window.rank, positions)
+    way = _Way(window.cells, positions, (1,) * window.rank, positions, weight[:1])
     return _in_tiles(convolution, way, sums, input, convolution.by_group(weight), bias)
 
 
@@ -77,7 +78,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
 
         return _image(convolution, phases(0, []))
 
-    way = _Way(window.backward_cells, blocks, window.stride, spatial)
+    way = _Way(window.backward_cells, blocks, window.stride, spatial, weight[-1:])
     weight = jnp.swapaxes(convolution.by_group(weight), 1, 2)
     return _in_tiles(convolution, way, sums, cotangent, weight, bias)
 
@@ -222,7 +223,7 @@ def _by_rows(convolution: Convolution, way: _Way, sums: Sums, image: Array, weig
         size if count == length else count * step
         for size, count, length, step in zip(way.spatial, way.positions, grid.shape, way.step, strict=True)
     ]
-    result = unwritten(convolution.shape(batch, tuple(sizes), results), convolution.stored, weight, image)
+    result = unwritten(convolution.shape(batch, tuple(sizes), results), convolution.stored, way.entry, image)
     result = grid.walk(step, result)
     return lax.slice(result, (0,) * result.ndim, convolution.shape(batch, way.spatial, results))
 
@@ -258,7 +259,7 @@ def _by_groups(
         room = put(room, part, 2, [max(0, low) for low, _ in sides])
         return put(result, tile(room, start), 1, [start * results]), room
 
-    result = unwritten(convolution.shape(batch, way.spatial, groups * results), convolution.stored, weight, image)
+    result = unwritten(convolution.shape(batch, way.spatial, groups * results), convolution.stored, way.entry, image)
     # Every tile goes to the same place among the same zeros: to pad each one would write every cell with a condition.
     room = blank(convolution.shape(batch, padded, grid.shape[0] * channels), convolution.accumulate, image)
     return grid.walk(step, (result, room))[0]
