@@ -39,6 +39,9 @@ _CPU_TILE = 2**23
 _SMALL_U = 2 * _CPU_TILE
 _FAIR_TILE = 3 * 2**20
 _LARGE_TILE = _CPU_TILE // 2
+# Of output and gradients together, in one tile each, more than 32 MB. XLA would keep the temporaries of all at the same time, and
+# the allocator of Linux maps so much memory anew at every call, which takes longer than a small convolution.
+_ALONE = 13 * 2**20
 
 
 def check_engine(engine: Any) -> None:
@@ -172,7 +175,8 @@ def chosen(convolution: Convolution, part: str, weight: tuple[int, ...], image: 
         name, unfolded = convolution.engine, _unfolded(convolution, part, weight, convolution.window.rank - 1)
     engine = importlib.import_module(f"jaxconv.engines.{name if image.size else 'materialise'}")
     moved = name == "taps" and convolution.channels_last and _has_many_terms(convolution, part, weight)
-    convolution = replace(convolution, unfolded=unfolded, channels_moved=moved)
+    alone = _unfolded_bytes(convolution, weight, image) > _ALONE
+    convolution = replace(convolution, unfolded=unfolded, channels_moved=moved, alone=alone)
     parts, tile = _parts(convolution, name, part, weight, image)
     return engine, replace(convolution, parts=parts, tile=tile)
 

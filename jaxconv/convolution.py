@@ -22,8 +22,8 @@ class Convolution:
     `channels_last` tells where the channels of input and output are; `engine` is the caller's, or "auto"; `tile` how many
     bytes an engine that works in tiles may spend on one; `unfolded` how many of the first axes `fold` unfolds; `parts` in how
     many parts the batch is taken; `bits` the 16-bit dtype of images whose entries are copied, and returned, as bits in uint16;
-    `calls` whether what is better not fused with what takes it is compiled as a call; `channels_moved` whether `taps` moves the
-    channels of a tile that has them last.
+    `calls` whether what is better not fused with what takes it is compiled as a call; `alone` whether that is all of it;
+    `channels_moved` whether `taps` moves the channels of a tile that has them last.
     """
 
     window: Window
@@ -39,6 +39,7 @@ class Convolution:
     parts: int = 1
     bits: Any = None
     calls: bool = False
+    alone: bool = False
     channels_moved: bool = False
 
     @property
@@ -124,8 +125,14 @@ class Convolution:
         """
         if not self.calls:
             return function(*arrays)
+
+        def inside(*arrays: Array) -> Array:
+            # What it calls itself is inlined into it.
+            with set_xla_metadata(inlineable=None):
+                return function(*arrays)
+
         with set_xla_metadata(inlineable="false"):
-            return jax.jit(function)(*arrays)
+            return jax.jit(inside)(*arrays)
 
     def cut(self, image: Array, cells: Sequence[Cells], at_once: bool = False) -> Array:
         """The cells of the spatial axes of an image, zero where they are outside, as `for_tiles` has them; `at_once` in a call,

@@ -28,6 +28,8 @@ def by_platform(convolution: Convolution, engine: Any, function: Callable[..., A
     if engine.IN_TILES and any(dtype.itemsize == 2 for dtype in (*dtypes, jnp.dtype(convolution.result))):
         same = len(dtypes) == 1 and arrays[0].dtype.itemsize == 2
         on_cpu = partial(in_bits if same else _widened, function, for_cpu)
+    if convolution.alone:
+        on_cpu = partial(for_cpu.as_call, on_cpu)
     elsewhere = replace(convolution, tile=_ACCELERATOR_TILE, parts=1, channels_moved=False)
     return lax.platform_dependent(*arrays, cpu=on_cpu, default=partial(function, elsewhere))
 

@@ -357,6 +357,13 @@ def test_output_and_gradient_of_one_shape_are_not_copied_from_one_array(weight):
     assert temporaries < result / 2
 
 
+def test_output_and_gradients_of_a_small_u_share_their_memory():
+    """Each takes U in a tile or two; all at the same time they would have more than 32 MB, which is mapped anew at every call."""
+    temporaries, u, _, _ = memory.of_vjp((8, 16, 56, 56), (40, 16, 3, 3), {"padding": 1}, False, jnp.float32)
+    assert u < 2**24
+    assert temporaries < 2**25
+
+
 SHARDED = """
 import sys, re, jax, jax.numpy as jnp
 from functools import partial
