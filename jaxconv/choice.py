@@ -5,9 +5,10 @@
 | depthwise weight gradient of a wide kernel (`_has_wide_kernel`) | `fold` | a product of the taps of two axes |
 | at most 16 pairs of channels in and out a group; 1 for a weight gradient of several axes | `taps` | too little to multiply |
 | such a weight gradient with more, of one group, where U has at most 16 MB | `materialise` | U is cheap; whole, both cores copy |
+| U no more than the output, and at most 16 MB (`_is_first_layer`) | `batched` | no image is moved |
 | input gradient at a stride | `fold` | one product for all phases |
 | others at a stride, channels first, where U has at most 16 MB | `materialise` | the same |
-| one tap, stride 1, no padding (`_lies_as_u`) | `pointwise` | nothing is moved |
+| one tap, stride 1, no padding (`_lies_as_u`) | `batched` | nothing is moved |
 | no more is moved when only the first axes are unfolded, and the others, of stride 1, folded | `fold` | K1 + K2 for K1 K2 |
 | long rows of few channels, channels first (`_has_long_rows`) | `fold`, all axes unfolded | rows are copied, not channels |
 | everything else | `stream` | U in tiles, one large product each |
@@ -28,6 +29,7 @@ from jax import Array
 from jaxconv import engines
 from jaxconv.batches import image_by_parts, number_of_parts, sum_by_parts
 from jaxconv.convolution import Convolution
+from jaxconv.engines import batched
 from jaxconv.platforms import by_platform
 
 ENGINES = ("auto", *engines.NAMES)
@@ -83,13 +85,15 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
         return "taps", 0
     if few and fits and convolution.groups == 1:
         return "materialise", 0
+    if fits and _is_first_layer(convolution, weight, batch):
+        return "batched", 0
     if part == "input_gradient" and max(window.stride) > 1:
         return "fold", 0
     if fits and window.taps > 1 and max(window.stride) > 1 and not convolution.channels_last:
         return "materialise", 0
     plain = window.taps == max(window.stride) == 1 and not any(map(any, window.padding))
     if plain and _lies_as_u(convolution, part, weight, fits):
-        return "pointwise", 0
+        return "batched", 0
     if part == "weight_gradient" and window.rank > 1 and unfolded < all_axes:
         # The cotangent's copies have short rows: they must be fewer by a sixth (measured: layers of 1x3x3 and 3x3 taps).
         fewer = 6 * _moved(convolution, part, weight, unfolded) <= 5 * _moved(convolution, part, weight, all_axes)
@@ -110,6 +114,16 @@ def _has_wide_kernel(convolution: Convolution, unfolded: int) -> bool:
     copies = _moved(convolution, "weight_gradient", (convolution.groups, 1, *window.kernel), unfolded)
     many = window.taps > _MANY_TAPS and window.taps >= (8 if convolution.channels_last else 4) * copies
     return many and max(window.stride) == 1 and jnp.dtype(convolution.result).itemsize > 2
+
+
+def _is_first_layer(convolution: Convolution, weight: tuple[int, ...], batch: int) -> bool:
+    """Whether U is no more than the output, as that of a first layer mostly is; and, of 16-bit numbers, whose products are in
+    float32 before they are rounded, whether all of them have at most 16 MB, too."""
+    window = convolution.window
+    few = math.prod(weight[1:]) <= weight[0] and 1 < window.taps <= batched.MOST_TAPS
+    products = 4 * batch * weight[0] * math.prod(convolution.out_spatial)
+    fits = jnp.dtype(convolution.result).itemsize > 2 or products <= _SMALL_U
+    return few and fits and convolution.groups == max(window.stride) == 1 and not convolution.channels_last
 
 
 def _lies_as_u(convolution: Convolution, part: str, weight: tuple[int, ...], fits: bool) -> bool:
@@ -201,7 +215,7 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
     needs no tiles.
     """
     window = convolution.window
-    if name == "pointwise" and window.taps == 1:
+    if name == "batched" and window.taps == 1:
         return sys.maxsize
     u = _unfolded_bytes(convolution, weight, image)
     sides = (max(sum(pair), window.extent(axis) - 1) for axis, pair in enumerate(window.padding))

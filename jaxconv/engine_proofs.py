@@ -35,6 +35,8 @@ OWN: tuple[tuple[str, Geometry, dict[str, Any]], ...] = (
         Geometry(1, 2, (1, 2), (5, 3), (2, 2), (2, 1), (1, 1), ((1, 0), (1, 0))),
         {"tile": 40, "channels_last": True, "channels_moved": True},
     ),
+    # One product of all samples.
+    ("batched", Geometry(2, 1, (3, 2), (2, 3), (1, 1), (1, 1), (1, 1), ((0, 0), (0, 0))), {"channels_last": True}),
     # Tiles of two positions, whose stride is seen where the axis is unfolded.
     ("fold", Geometry(1, 1, (1, 1), (9,), (2,), (2,), (1,), ((1, 0),)), {"tile": 24}),
 )

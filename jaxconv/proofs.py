@@ -54,9 +54,7 @@ def proofs() -> Iterator[Proof]:
             yield from _of_conv_transpose(name, getattr(jaxconv, name), geometry)
         yield from _of_conv_local(geometry)
         for name in engines.NAMES:
-            # What has more taps than one is the engine `stream` under the name of `pointwise`.
-            if name != "pointwise" or max(geometry.kernel) == 1:
-                yield from of_engine(name, geometry)
+            yield from of_engine(name, geometry)
     for name, geometry, options in OWN:
         yield from of_engine(name, geometry, **options)
     yield from of_batches()

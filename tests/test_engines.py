@@ -206,9 +206,10 @@ RULE = [
     ((32, 16, 3, 3, 3), 1, 1, ("fold 2", "fold 1", "fold 2")),
     ((144, 64, 1, 3, 3), 1, 1, ("fold 2", "fold 2", "stream")),
     ((64, 64, 5), 1, 1, ("fold 0", "fold 0", "fold 0")),
-    ((32, 1, 10), 1, 1, ("fold 1", "fold 0", "fold 1")),
-    ((64, 2, 5), 1, 1, ("fold 1", "fold 0", "fold 1")),
-    ((64, 4, 5), 1, 1, ("stream", "fold 0", "stream")),
+    ((24, 1, 25), 1, 1, ("fold 1", "fold 0", "fold 1")),
+    ((30, 2, 16), 1, 1, ("fold 1", "fold 0", "fold 1")),
+    ((30, 4, 9), 1, 1, ("stream", "fold 0", "stream")),
+    ((64, 4, 5), 1, 1, ("batched", "batched", "batched")),
     ((64, 1, 5, 5), (2, 1), 1, ("fold 2", "fold 0", "stream")),
     ((64, 3, 5, 5), (2, 1), 1, ("fold 2", "fold 0", "fold 2")),
     ((64, 3, 5, 5), (2, 2), 1, ("stream", "fold 0", "stream")),
@@ -221,7 +222,7 @@ RULE = [
     ((128, 4, 3, 3), 2, 32, ("taps", "taps", "stream")),
     ((128, 4, 9), 1, 32, ("taps", "taps", "taps")),
     ((256, 8, 3, 3), 1, 32, ("fold 1", "fold 1", "fold 1")),
-    ((64, 256, 1, 1), 1, 1, ("pointwise", "pointwise", "pointwise")),
+    ((64, 256, 1, 1), 1, 1, ("batched", "batched", "batched")),
     ((512, 256, 1, 1), 1, 1, ("fold 0", "fold 0", "stream")),
     ((64, 256, 1, 1), 2, 1, ("stream", "fold 0", "stream")),
 ]
@@ -237,17 +238,24 @@ SMALL = [
     ((6, 1, 5, 5), 1, 1, ("taps", "taps", "materialise")),
     ((6, 1, 5), 1, 1, ("taps", "taps", "taps")),
     ((8, 4, 3, 3), 1, 4, ("taps", "taps", "fold 1")),
+    ((48, 3, 3, 3), 1, 1, ("batched", "batched", "batched")),
+    ((26, 3, 3, 3), 1, 1, ("stream", "fold 0", "stream")),
+    ((48, 3, 3, 3), 1, 2, ("stream", "fold 0", "stream")),
+    ((48, 3, 3, 3), (2, 1), 1, ("materialise", "fold 0", "materialise")),
+    ((64, 1, 4, 8), 1, 1, ("batched", "batched", "batched")),
+    ((64, 1, 3, 11), 1, 1, ("stream", "fold 0", "stream")),
 ]
 
 
 LAST = [
     # Channels last, of 1024 samples and of one.
     (1024, (64, 64, 3, 3), 1, 1, ("fold 1", "fold 1", "fold 1")),
-    (1024, (512, 256, 1, 1), 1, 1, ("pointwise", "pointwise", "stream")),
-    (1, (512, 256, 1, 1), 1, 1, ("pointwise", "pointwise", "pointwise")),
+    (1024, (512, 256, 1, 1), 1, 1, ("batched", "batched", "stream")),
+    (1, (512, 256, 1, 1), 1, 1, ("batched", "batched", "batched")),
     (1, (64, 16, 1, 1), 1, 4, ("fold 0", "fold 0", "stream")),
     (1, (256, 128, 3, 3), 2, 1, ("stream", "fold 0", "stream")),
     (1, (32, 1, 10), 1, 1, ("stream", "fold 0", "stream")),
+    (1, (48, 3, 3, 3), 1, 1, ("stream", "fold 0", "stream")),
     (1, (144, 1, 4, 4), 1, 144, ("taps", "taps", "taps")),
     (1, (144, 1, 17), 1, 144, ("taps moved", "taps moved", "taps moved")),
     (1, (128, 2, 3, 3), 1, 64, ("taps moved", "taps moved", "fold 1")),
@@ -279,6 +287,15 @@ def test_a_wide_kernel_is_multiplied_in_other_than_16_bits(dtype, expected):
     window = make_window((9, 9), 1, 4, 1, 2)
     convolution = Convolution(window, (32, 32), 8, None, jnp.dtype(dtype), jnp.promote_types(dtype, "float32"))
     assert choice.rule(convolution, "weight_gradient", (8, 1, 9, 9), 4)[0] == expected
+
+
+@pytest.mark.parametrize(("dtype", "batch", "expected"), [("float32", 128, "batched"), ("bfloat16", 128, "stream")])
+def test_products_of_16_bit_numbers_are_in_one_piece_only_where_they_are_small(dtype, batch, expected):
+    """They are in float32 before they are rounded: here 32 MB, of a U of 14 MB in float32."""
+    window = make_window((3, 3), 1, 1, 1, 2)
+    convolution = Convolution(window, (32, 32), 1, None, jnp.dtype(dtype), jnp.float32)
+    assert choice.rule(convolution, "output", (64, 3, 3, 3), batch)[0] == expected
+    assert choice.rule(convolution, "output", (64, 3, 3, 3), batch // 2)[0] == "batched"
 
 
 @pytest.mark.parametrize("engine", NAMES)

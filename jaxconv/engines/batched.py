@@ -1,0 +1,127 @@
+"""A product a sample: U whole, positions innermost, with the samples as the batch of one batched matrix product.
+
+The formulas, with a copy of the weight for every sample. One product of all samples, as `materialise` asks for, wants the
+channels of every image before the samples, and XLA moves them there and back; here neither output nor cotangent is moved. For
+layers whose U is small and no more than their output, as that of a first layer mostly is, and for a single tap, whose U is the
+input itself. With channels last a tap of one group is one product of all samples. The rest, and more than 32 taps, which take
+long to compile, are left to `stream`.
+"""
+
+import operator
+from functools import reduce
+from itertools import product
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxconv.convolution import Convolution
+from jaxconv.engines import stream
+from jaxconv.tiles import piece
+
+IN_TILES = False
+
+MOST_TAPS = 32
+
+
+def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None = None) -> Array:
+    """Eq. 2, sample by sample."""
+    if not _accepts(convolution):
+        return stream.output(convolution, input, weight, bias)
+    products = _products(convolution, _unfold(convolution, input), _matrix(convolution, weight))
+    return convolution.finished(_image(convolution, products), bias)
+
+
+def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:
+    """Eq. 3, sample by sample, and fold."""
+    if not _accepts(convolution):
+        return stream.input_gradient(convolution, weight, cotangent, bias)
+    matrix = jnp.swapaxes(_matrix(convolution, weight), 1, 2).astype(cotangent.dtype)
+    products = _products(convolution, _by_group(convolution, cotangent), matrix)
+    return convolution.finished(_fold(convolution, products), bias)
+
+
+def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
+    """Eq. 4; with channels first summed over the samples at last."""
+    if not _accepts(convolution):
+        return stream.weight_gradient(convolution, input, cotangent)
+    u, g = _unfold(convolution, input.astype(cotangent.dtype)), _by_group(convolution, cotangent)
+    if convolution.channels_last:
+        terms = tuple(range(u.ndim - 1))
+        blocks = lax.dot_general(g, u, ((terms, terms), ((), ())), **convolution.dot)
+    else:
+        terms = tuple(range(3, u.ndim))
+        blocks = lax.dot_general(g, u, ((terms, terms), ((0, 1), (0, 1))), **convolution.dot).sum(axis=0)
+    # (g, q, *k, c) to (g and q, c, *k).
+    blocks = blocks.reshape(-1, *convolution.window.kernel, convolution.sizes(input)[2] // convolution.groups)
+    return jnp.moveaxis(blocks, -1, 1).astype(convolution.result)
+
+
+def _accepts(convolution: Convolution) -> bool:
+    if convolution.channels_last:
+        return convolution.window.taps == 1 and convolution.groups == 1
+    return convolution.window.taps <= MOST_TAPS
+
+
+def _taps(convolution: Convolution) -> list[tuple[int, ...]]:
+    return list(product(*map(range, convolution.window.kernel)))
+
+
+def _matrix(convolution: Convolution, weight: Array) -> Array:
+    """W~ of every group, (g, q, *k and c)."""
+    matrix = jnp.moveaxis(convolution.by_group(weight), 2, -1)
+    return matrix.reshape(*matrix.shape[:2], -1)
+
+
+def _by_group(convolution: Convolution, image: Array) -> Array:
+    """An image as (N, g, channels of a group, *spatial), or as it is with channels last, where there is one group."""
+    if convolution.channels_last:
+        return image
+    return image.reshape(image.shape[0], convolution.groups, -1, *image.shape[2:])
+
+
+def _image(convolution: Convolution, grouped: Array) -> Array:
+    """The inverse of `_by_group`."""
+    return grouped if convolution.channels_last else grouped.reshape(grouped.shape[0], -1, *grouped.shape[3:])
+
+
+def _rows_axis(convolution: Convolution) -> int:
+    """Where an image by group has its channels, and U its rows."""
+    return convolution.channel_axis if convolution.channels_last else 2
+
+
+def _unfold(convolution: Convolution, input: Array) -> Array:
+    """U as an image by group, whose channels are the rows: *k and c."""
+    window = convolution.window
+
+    def seen(tap: tuple[int, ...]) -> Array:
+        image = input
+        for axis, size in enumerate(convolution.out_spatial):
+            start = window.dilation[axis] * tap[axis] - window.padding[axis][0]
+            image = piece(image, start, size, convolution.first_spatial + axis, window.stride[axis])
+        return _by_group(convolution, image)
+
+    return jnp.concatenate(list(map(seen, _taps(convolution))), _rows_axis(convolution))
+
+
+def _fold(convolution: Convolution, rows: Array) -> Array:
+    """The transpose of `_unfold`: what every tap has seen, added up where it was."""
+    window = convolution.window
+
+    def back(part: Array, tap: tuple[int, ...]) -> Array:
+        image = _image(convolution, part)
+        sides = [(0, 0, 0)] * image.ndim
+        for axis, (size, wanted) in enumerate(zip(convolution.out_spatial, convolution.spatial, strict=True)):
+            stride, start = window.stride[axis], window.dilation[axis] * tap[axis] - window.padding[axis][0]
+            sides[convolution.first_spatial + axis] = (start, wanted - start - stride * (size - 1) - 1, stride - 1)
+        return lax.pad(image, jnp.zeros((), image.dtype), sides)
+
+    parts = jnp.split(rows, window.taps, _rows_axis(convolution))
+    return reduce(operator.add, map(back, parts, _taps(convolution)))
+
+
+def _products(convolution: Convolution, image: Array, matrix: Array) -> Array:
+    """An image by group of the products of a matrix (g, to, from) and every position of one."""
+    if convolution.channels_last:
+        return lax.dot_general(image, matrix[0], (((image.ndim - 1,), (1,)), ((), ())), **convolution.dot)
+    copies = jnp.broadcast_to(matrix, (image.shape[0], *matrix.shape))
+    return lax.dot_general(copies, image, (((3,), (2,)), ((0, 1), (0, 1))), **convolution.dot)
