@@ -49,8 +49,9 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
         terms = tuple(range(u.ndim - 1))
         blocks = lax.dot_general(g, u, ((terms, terms), ((), ())), **convolution.dot)
     else:
-        terms = tuple(range(3, u.ndim))
-        blocks = lax.dot_general(g, u, ((terms, terms), ((0, 1), (0, 1))), **convolution.dot).sum(axis=0)
+        # XLA would move the positions of several axes, though they lie as those of one.
+        u, g = (factor.reshape(*factor.shape[:3], -1) for factor in (u, g))
+        blocks = lax.dot_general(g, u, (((3,), (3,)), ((0, 1), (0, 1))), **convolution.dot).sum(axis=0)
     # (g, q, *k, c) to (g and q, c, *k).
     blocks = blocks.reshape(-1, *convolution.window.kernel, convolution.sizes(input)[2] // convolution.groups)
     return jnp.moveaxis(blocks, -1, 1).astype(convolution.result)
