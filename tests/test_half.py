@@ -15,7 +15,7 @@ from jaxconv.platforms import in_bits
 from jaxconv.window import make_window
 
 HALVES = ["bfloat16", "float16"]
-TILED = ["stream", "fold", "taps"]
+TILED = ["stream", "fold", "taps", "batched"]
 CALLS = [
     # Input, weight, stride, padding, dilation, groups.
     ((4, 3, 9, 8), (4, 3, 3, 3), 1, 1, 1, 1),
@@ -65,18 +65,21 @@ def test_bits_are_summed_as_numbers(name, call, dtype, parts, last):
             np.testing.assert_array_equal(result.astype(single), sums.astype(half).astype(single))
 
 
-LARGE = ((4, 16, 64, 64), (16, 16, 3, 3))
+# Input, weight and output: in tiles, and of a first layer, which has a product a sample.
+LARGE = ((4, 16, 64, 64), (16, 16, 3, 3), (4, 16, 64, 64))
+FIRST = ((4, 3, 128, 160), (32, 3, 3, 3), (4, 32, 128, 160))
 
 
-def arrays(dtype):
+def arrays(dtype, layer=LARGE):
     generator = np.random.default_rng(0)
-    return [integers(shape, generator, dtype) for shape in (*LARGE, LARGE[0], LARGE[1], LARGE[0])]
+    return [integers(shape, generator, dtype) for shape in (*layer[:2], *layer)]
 
 
+@pytest.mark.parametrize("large", [LARGE, FIRST], ids=["in tiles", "first layer"])
 @pytest.mark.parametrize("dtype", HALVES)
-def test_derivatives_of_bits_are_those_of_numbers(dtype):
+def test_derivatives_of_bits_are_those_of_numbers(dtype, large):
     """Forward mode, and the gradients' own derivatives, of a layer that is copied as bits."""
-    single, half = (arrays(kind) for kind in ("float32", dtype))
+    single, half = (arrays(kind, large) for kind in ("float32", dtype))
 
     def layer(x, w):
         return jaxconv.conv(x, w, padding=1)
@@ -100,6 +103,24 @@ def test_derivatives_of_bits_are_those_of_numbers(dtype):
         assert size > 0
         # Cotangents are rounded on the way, and so is each of two terms of a tangent.
         np.testing.assert_allclose(mine.astype("float32"), theirs, rtol=0, atol=4 * float(jnp.finfo(dtype).eps) * size)
+
+
+def test_copies_of_few_16_bit_numbers_add_up_in_float32():
+    """The derivatives of unfolding, and of the weight's copies, of a layer too small for bits. In bfloat16
+    256 and 1 are 256, so that ones would be lost."""
+    x, w = jnp.zeros((17, 1, 4, 4), jnp.bfloat16), jnp.zeros((32, 1, 4, 4), jnp.bfloat16)
+
+    def gradients(x, w, g):
+        return jax.vjp(lambda x, w: jaxconv.conv(x, w, padding=3, engine="batched"), x, w)[1](g)
+
+    g = jnp.zeros((17, 32, 7, 7), jnp.bfloat16).at[:, 0, 3, 3].set(1)
+    pull = jax.vjp(gradients, x, w, g)[1]
+    dx = jnp.ones_like(x).at[0].set(256)
+    np.testing.assert_array_equal(pull((dx, w))[1][0], jnp.full((1, 4, 4), 272, jnp.bfloat16))
+    g = jnp.zeros_like(g).at[:, 0].set(1)
+    pull = jax.vjp(gradients, x, w, g)[1]
+    dw = jnp.ones_like(w).at[0, 0, 0, 0].set(256).at[0, 0, 3, 3].set(256).at[0, 0, 1, 1].set(3)
+    np.testing.assert_array_equal(pull((x, dw))[0], jnp.full_like(x, 528))
 
 
 @pytest.mark.parametrize("function", [jaxconv.conv, jaxconv.conv_transpose])

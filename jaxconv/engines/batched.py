@@ -18,7 +18,8 @@ from jaxconv.convolution import Convolution
 from jaxconv.engines import stream
 from jaxconv.tiles import piece
 
-IN_TILES = False
+# Its copies, and the tiles of what is left to `stream`, are of bits where numbers have 16.
+IN_TILES = True
 
 MOST_TAPS = 32
 
@@ -92,16 +93,17 @@ def _rows_axis(convolution: Convolution) -> int:
 
 def _unfold(convolution: Convolution, input: Array) -> Array:
     """U as an image by group, whose channels are the rows: *k and c."""
-    window = convolution.window
+    window, copied = convolution.window, convolution.for_copies(convolution.for_tiles(input))
 
     def seen(tap: tuple[int, ...]) -> Array:
-        image = input
+        image = copied
         for axis, size in enumerate(convolution.out_spatial):
             start = window.dilation[axis] * tap[axis] - window.padding[axis][0]
             image = piece(image, start, size, convolution.first_spatial + axis, window.stride[axis])
         return _by_group(convolution, image)
 
-    return jnp.concatenate(list(map(seen, _taps(convolution))), _rows_axis(convolution))
+    u = jnp.concatenate(list(map(seen, _taps(convolution))), _rows_axis(convolution))
+    return convolution.for_sums(u, input.dtype)
 
 
 def _fold(convolution: Convolution, rows: Array) -> Array:
@@ -124,5 +126,7 @@ def _products(convolution: Convolution, image: Array, matrix: Array) -> Array:
     """An image by group of the products of a matrix (g, to, from) and every position of one."""
     if convolution.channels_last:
         return lax.dot_general(image, matrix[0], (((image.ndim - 1,), (1,)), ((), ())), **convolution.dot)
-    copies = jnp.broadcast_to(matrix, (image.shape[0], *matrix.shape))
+    # In the accumulator's dtype, as the derivative of copying adds up.
+    copies = jnp.broadcast_to(matrix.astype(convolution.accumulate), (image.shape[0], *matrix.shape))
+    copies = copies.astype(image.dtype)
     return lax.dot_general(copies, image, (((3,), (2,)), ((0, 1), (0, 1))), **convolution.dot)
