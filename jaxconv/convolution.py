@@ -116,6 +116,10 @@ class Convolution:
         """A tile, or copies of one, as numbers of `dtype`."""
         return (tile if self.bits is None else lax.bitcast_convert_type(tile, self.bits)).astype(dtype)
 
+    def made_once(self, factor: Array) -> Array:
+        """A factor that every tile has. XLA takes no transposition out of a loop, and would make one for each."""
+        return lax.optimization_barrier(factor)
+
     def as_call(self, function: Callable[..., Array], *arrays: Array) -> Array:
         """`function(*arrays)`, as a call that XLA does not inline if `calls` are wanted, and so does not fuse with what takes
         its result.
@@ -128,7 +132,7 @@ class Convolution:
 
         def inside(*arrays: Array) -> Array:
             # What it calls itself is inlined into it.
-            with set_xla_metadata(inlineable=None):
+            with set_xla_metadata(inlineable="true"):
                 return function(*arrays)
 
         with set_xla_metadata(inlineable="false"):

@@ -31,6 +31,7 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     first, last = range(3, 3 + unfolded), range(3 + unfolded, 3 + window.rank)
     matrix = jnp.transpose(convolution.by_group(weight), (0, *last, 1, *first, 2))
     rows = matrix.shape[1 : 2 + len(last)]
+    matrix = convolution.made_once(matrix.reshape(*convolution.lead, math.prod(rows), -1))
     grid = tiles(convolution.out_spatial, _bytes(convolution, batch, channels, out_channels), convolution.tile)
     taps = [forward_taps(window, axis) for axis in range(window.rank)]
 
@@ -58,6 +59,8 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
     in_channels = weight.shape[1] * convolution.groups
     # (g, q, c, *k) to (g, *k, c, q): one row a tap and channel in.
     matrix = jnp.moveaxis(convolution.by_group(weight), (2, 1), (-2, -1)).astype(cotangent.dtype)
+    rows = matrix.shape[1:-1]
+    matrix = convolution.made_once(matrix.reshape(*convolution.lead, math.prod(rows), -1))
     blocks = tuple(-(-size // stride) for size, stride in zip(convolution.spatial, window.stride, strict=True))
     # Of a block: its products, and half of the copy of the cotangent, which is gone before they are added up.
     size = batch * (in_channels * window.taps + weight.shape[0] // 2) * jnp.dtype(convolution.accumulate).itemsize
@@ -68,7 +71,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
     def step(places, result):
         cells = [window.backward_cells(axis, places[axis], grid.shape[axis]) for axis in axes]
         image, skipped = _read(convolution, cotangent, cells, [max(some.count for some in own) for own in phases])
-        products = _products(convolution, matrix, matrix.shape[1:-1], convolution.for_sums(image, cotangent.dtype))
+        products = _products(convolution, matrix, rows, convolution.for_sums(image, cotangent.dtype))
         for axis in reversed(axes):
             taps = [_shifted(some, skipped[axis]) for some in phases[axis]]
             sums = [_sum(convolution, axis, axis, products, some, grid.shape[axis]) for some in taps]
@@ -208,10 +211,9 @@ def _as_factor(convolution: Convolution, image: Array) -> Array:
 
 
 def _products(convolution: Convolution, matrix: Array, rows: tuple[int, ...], image: Array) -> Array:
-    """The product of a matrix (g, *rows, *columns) and an image whose channels, and taps if any, are its columns:
+    """The product of a matrix (g, rows, columns) and an image whose channels, and taps if any, are its columns:
     (g, *rows, N, *spatial), or (g, N, *spatial, *rows) where channels are last."""
     groups, rank = convolution.groups, convolution.window.rank
-    matrix = matrix.reshape(*convolution.lead, math.prod(rows), -1)
     factor = _as_factor(convolution, image)
     if convolution.channels_last:
         product = convolution.product(factor, matrix, factor.ndim - 1, matrix.ndim - 1)

@@ -23,6 +23,7 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     groups, out_channels = convolution.groups, weight.shape[0]
     # (g, q, c, *k) to (g, q, *k and c): the order of U's columns.
     matrix = jnp.moveaxis(convolution.by_group(weight), 2, -1).reshape(*convolution.lead, out_channels // groups, -1)
+    matrix = convolution.made_once(matrix)
     grid = _grid(convolution, input, out_channels)
     # A product with the rows of U in front is the faster one, but must be transposed where channels are first: not worth it
     # where the product is large beside U.
