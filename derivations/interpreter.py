@@ -127,7 +127,7 @@ def _as_array(value: Any) -> Value:
 
 # Primitives that carry jaxprs, or cannot be run one by one: always by rule, whatever their operands.
 _CONTROL = {"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "remat2", "checkpoint"}
-_CONTROL |= {"scan", "while", "cond"}
+_CONTROL |= {"scan", "while", "cond", "custom_vmap_call", "jaxconv_call"}
 _BY_RULE = {"platform_index", "empty", "empty2"}
 
 
@@ -143,6 +143,12 @@ def _call(exact, params, *operands):
 @rule("custom_jvp_call", "custom_vjp_call")
 def _custom_call(exact, params, *operands):
     return evaluate_jaxpr(exact, _closed(params["call_jaxpr"]), *operands)
+
+
+@rule("custom_vmap_call", "jaxconv_call")
+def _mapped_call(exact, params, *operands):
+    """A function with a rule of its own for `jax.vmap`, which has been used up where there was one to use."""
+    return evaluate_jaxpr(exact, params["call"], *operands)
 
 
 @rule("cond")

@@ -21,6 +21,7 @@ import importlib
 import math
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -31,6 +32,7 @@ from jaxconv.batches import image_by_parts, number_of_parts, sum_by_parts
 from jaxconv.convolution import Convolution
 from jaxconv.engines import batched
 from jaxconv.platforms import by_platform
+from jaxconv.vmapping import one_batch, with_rule
 
 ENGINES = ("auto", *engines.NAMES)
 
@@ -51,12 +53,14 @@ def check_engine(engine: Any) -> None:
         raise ValueError(f"`engine` must be one of {', '.join(map(repr, ENGINES))}, got {engine!r}")
 
 
+@partial(with_rule, rule=one_batch(0))
 def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None) -> Array:
     """Eq. 2, by the engine that is chosen for it."""
     engine, convolution = chosen(convolution, "output", weight.shape, input)
     return by_platform(convolution, engine, image_by_parts(engine.output, 0), input, weight, bias)
 
 
+@partial(with_rule, rule=one_batch(1))
 def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:
     """Eq. 3 and fold, by the engine that is chosen for it."""
     engine, convolution = chosen(convolution, "input_gradient", weight.shape, cotangent)

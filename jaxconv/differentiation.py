@@ -16,6 +16,8 @@ from jax import Array
 from jax.custom_derivatives import SymbolicZero
 from jax.experimental.xla_metadata import set_xla_metadata
 
+from jaxconv import vmapping
+
 _FORWARD: ContextVar[bool] = ContextVar("jaxconv_forward_mode", default=False)
 
 
@@ -104,7 +106,8 @@ def bilinear(
             bias_gradient(static, bias, cotangent) if bias is not None and bias.size else None,
         )
 
-    return _registered(output, forward, backward, static=1, symbolic_zeros=True)
+    function = _registered(output, forward, backward, static=1, symbolic_zeros=True)
+    return vmapping.with_rule(function, vmapping.one_batch(0))
 
 
 def _kept(residual: Array, wanted: bool) -> Array:
