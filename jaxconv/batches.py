@@ -67,6 +67,24 @@ def sum_by_parts(function: Callable[..., Array]) -> Callable[..., Array]:
     return by_parts
 
 
+def mapped_by_parts(function: Callable[..., Array], parts: int, *batches: Array) -> Array:
+    """`jax.vmap` of a function of samples, over so many parts of them one after the other."""
+    if parts == 1:
+        return jax.vmap(function)(*batches)
+    divided = [batch.reshape(-1, parts, *batch.shape[1:]) for batch in batches]
+
+    def result(index: Start) -> Array:
+        return jax.vmap(function)(*(lax.dynamic_index_in_dim(batch, index, 1, keepdims=False) for batch in divided))
+
+    def step(index: Start, results: Array) -> Array:
+        return lax.dynamic_update_index_in_dim(results, result(index), index, 1)
+
+    shape = jax.eval_shape(result, 0)
+    results = blank((shape.shape[0], parts, *shape.shape[1:]), shape.dtype, *batches)
+    results = lax.fori_loop(0, parts, step, results)
+    return results.reshape(-1, *results.shape[2:])
+
+
 def _divided(convolution: Convolution, batch: Array) -> Array:
     """A batch as (samples of a part, parts, ...)."""
     return batch.reshape(-1, convolution.parts, *batch.shape[1:])

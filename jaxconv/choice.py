@@ -24,15 +24,16 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxconv import engines
-from jaxconv.batches import image_by_parts, number_of_parts, sum_by_parts
+from jaxconv.batches import image_by_parts, mapped_by_parts, number_of_parts, sum_by_parts
 from jaxconv.convolution import Convolution
 from jaxconv.engines import batched
 from jaxconv.platforms import by_platform
-from jaxconv.vmapping import one_batch, with_rule
+from jaxconv.vmapping import each_by_itself, one_batch, with_rule
 
 ENGINES = ("auto", *engines.NAMES)
 
@@ -42,6 +43,7 @@ _MANY_TAPS = 64
 _CPU_TILE = 2**23
 _SMALL_U = 2 * _CPU_TILE
 _FAIR_TILE = 3 * 2**20
+_SMALL_TILE = 2**21
 _LARGE_TILE = _CPU_TILE // 2
 # Of output and gradients together, in one tile each, more than 32 MB. XLA would keep the temporaries of all at the same time, and
 # the allocator of Linux maps so much memory anew at every call, which takes longer than a small convolution.
@@ -67,12 +69,26 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
     return by_platform(convolution, engine, image_by_parts(engine.input_gradient, 1), weight, cotangent, bias)
 
 
+def _gradient_of_each(call: Any, function: Any, convolution: Convolution, length: int, batched: Any, arrays: Any) -> Array:
+    """The rule of `jax.vmap` for eq. 4, a gradient for every sample: in parts of those, each with room for tiles of its own."""
+    if not all(batched):
+        return each_by_itself(call, function, convolution, length, batched, arrays)
+    input, cotangent = (jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for array in arrays)
+    u = _unfolded_bytes(convolution, _weight_shape(convolution, input, cotangent), input)
+    parts = number_of_parts(length, 4, max(1, _SMALL_TILE // u))
+    return mapped_by_parts(partial(function, convolution.times(length // parts)), parts, *arrays)
+
+
+@partial(with_rule, rule=_gradient_of_each)
 def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
     """Eq. 4, by the engine that is chosen for it."""
-    in_channels, out_channels = convolution.sizes(input)[2], convolution.sizes(cotangent)[2]
-    weight = (out_channels, in_channels // convolution.groups, *convolution.window.kernel)
-    engine, convolution = chosen(convolution, "weight_gradient", weight, input)
+    engine, convolution = chosen(convolution, "weight_gradient", _weight_shape(convolution, input, cotangent), input)
     return by_platform(convolution, engine, sum_by_parts(engine.weight_gradient), input, cotangent)
+
+
+def _weight_shape(convolution: Convolution, input: Any, cotangent: Any) -> tuple[int, ...]:
+    in_channels, out_channels = convolution.sizes(input)[2], convolution.sizes(cotangent)[2]
+    return (out_channels, in_channels // convolution.groups, *convolution.window.kernel)
 
 
 def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: int) -> tuple[str, int]:
@@ -144,8 +160,13 @@ def _unfolded_cells(convolution: Convolution, weight: tuple[int, ...], batch: in
 
 
 def _unfolded_bytes(convolution: Convolution, weight: tuple[int, ...], image: Array) -> int:
-    """Of U in the dtype of the image."""
-    return image.dtype.itemsize * _unfolded_cells(convolution, weight, image.shape[0])
+    """Of U in the dtype of the image, and of all that `jax.vmap` makes beside it."""
+    return image.dtype.itemsize * _unfolded_cells(convolution, weight, _samples(convolution, image))
+
+
+def _samples(convolution: Convolution, image: Array) -> int:
+    """In memory at the same time."""
+    return convolution.mapped * image.shape[0]
 
 
 def _has_long_rows(convolution: Convolution, part: str, weight: tuple[int, ...]) -> bool:
@@ -188,7 +209,7 @@ def chosen(convolution: Convolution, part: str, weight: tuple[int, ...], image: 
     """The engine that the caller named, or the rule's, and how it is used on a CPU. An empty batch has no tiles, and is left
     to `materialise`."""
     if convolution.engine == "auto":
-        name, unfolded = rule(convolution, part, weight, image.shape[0])
+        name, unfolded = rule(convolution, part, weight, _samples(convolution, image))
     else:
         name, unfolded = convolution.engine, _unfolded(convolution, part, weight, convolution.window.rank - 1)
     engine = importlib.import_module(f"jaxconv.engines.{name if image.size else 'materialise'}")
@@ -196,7 +217,7 @@ def chosen(convolution: Convolution, part: str, weight: tuple[int, ...], image: 
     alone = _unfolded_bytes(convolution, weight, image) > _ALONE
     convolution = replace(convolution, unfolded=unfolded, channels_moved=moved, alone=alone)
     parts, tile = _parts(convolution, name, part, weight, image)
-    return engine, replace(convolution, parts=parts, tile=tile)
+    return engine, replace(convolution, parts=parts, tile=tile // convolution.mapped)
 
 
 def _has_many_terms(convolution: Convolution, part: str, weight: tuple[int, ...]) -> bool:
@@ -224,7 +245,7 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
     u = _unfolded_bytes(convolution, weight, image)
     sides = (max(sum(pair), window.extent(axis) - 1) for axis, pair in enumerate(window.padding))
     cells = (
-        image.shape[0]
+        _samples(convolution, image)
         * weight[1]
         * convolution.groups
         * math.prod(size + side for size, side in zip(convolution.spatial, sides, strict=True))
@@ -263,7 +284,7 @@ def _parts(convolution: Convolution, name: str, part: str, weight: tuple[int, ..
     tile = _tile(convolution, name, part, weight, image)
     if name not in ("stream", "fold"):
         return 1, tile
-    batch, size = image.shape[0], jnp.dtype(convolution.accumulate).itemsize
+    batch, size = image.shape[0], jnp.dtype(convolution.accumulate).itemsize * convolution.mapped
     sample = size * _unfolded_cells(convolution, weight, 1)
     u = _unfolded_bytes(convolution, weight, image)
     room = _CPU_TILE if u <= _SMALL_U else min(_CPU_TILE, u // 12)

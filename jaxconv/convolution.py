@@ -23,7 +23,8 @@ class Convolution:
     bytes an engine that works in tiles may spend on one; `unfolded` how many of the first axes `fold` unfolds; `parts` in how
     many parts the batch is taken; `bits` the 16-bit dtype of images whose entries are copied, and returned, as bits in uint16;
     `calls` whether what is better not fused with what takes it is compiled as a call; `alone` whether that is all of it;
-    `channels_moved` whether `taps` moves the channels of a tile that has them last.
+    `channels_moved` whether `taps` moves the channels of a tile that has them last; `mapped` how many of its kind `jax.vmap` runs
+    at the same time, which share the room for tiles.
     """
 
     window: Window
@@ -41,6 +42,7 @@ class Convolution:
     calls: bool = False
     alone: bool = False
     channels_moved: bool = False
+    mapped: int = 1
 
     @property
     def out_spatial(self) -> tuple[int, ...]:
@@ -180,6 +182,10 @@ class Convolution:
         """The sum of products over one axis of each factor, group by group."""
         lead = tuple(range(len(self.lead)))
         return lax.dot_general(left, right, (((left_axis,), (right_axis,)), (lead, lead)), **self.dot)
+
+    def times(self, length: int) -> "Convolution":
+        """The same as one of so many that `jax.vmap` runs at the same time."""
+        return replace(self, mapped=self.mapped * length)
 
     def giving(self, result: Any) -> "Convolution":
         """The same with results of another dtype."""

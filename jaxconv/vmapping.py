@@ -69,7 +69,7 @@ def one_batch(at: int) -> Rule:
 def each_by_itself(call: Function, function: Function, static: Any, length: int, batched: Any, arrays: Any) -> Array:
     """The rule that maps operation by operation."""
     axes = [None if array is None else 0 if mapped else None for array, mapped in zip(arrays, batched, strict=True)]
-    return jax.vmap(partial(function, static), axes, axis_size=length)(*arrays)
+    return jax.vmap(partial(function, static.times(length)), axes, axis_size=length)(*arrays)
 
 
 def _batched(arrays: Sequence[Array], axes: Sequence[int | None], *, rule: Callable, **_: Any) -> tuple[Array, int]:

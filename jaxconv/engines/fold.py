@@ -16,7 +16,7 @@ from jax import Array, lax
 
 from jaxconv.convolution import Convolution
 from jaxconv.engines import stream
-from jaxconv.tiles import Start, blank, each, interleaved, piece, put, tiles, unwritten, written_out
+from jaxconv.tiles import Start, Tiles, blank, each, interleaved, piece, put, tiles, unwritten, written_out
 from jaxconv.window import Cells, Taps, backward_taps, forward_taps
 
 IN_TILES = True
@@ -37,7 +37,7 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
 
     def step(places, result):
         cells = [window.cells(axis, place, grid.shape[axis]) for axis, place in enumerate(places)]
-        u, seen = _unfold(convolution, input, cells, taps, range(unfolded), grid.shape)
+        u, seen = _unfold(convolution, input, cells, taps, range(unfolded), grid)
         products = _products(convolution, matrix, rows, u)
         for axis in reversed(range(unfolded, window.rank)):
             products = _sum(convolution, axis, axis - unfolded, products, seen[axis], grid.shape[axis])
@@ -104,9 +104,9 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     def step(places, total):
         same = [place.cells(length) for place, length in zip(places, grid.shape, strict=True)]
         cells = [window.cells(axis, places[axis], grid.shape[axis]) for axis in axes[:unfolded]]
-        u, _ = _unfold(convolution, input, cells + same[unfolded:], forward, axes[:unfolded], grid.shape)
+        u, _ = _unfold(convolution, input, cells + same[unfolded:], forward, axes[:unfolded], grid)
         cells = [window.backward_cells(axis, places[axis], grid.shape[axis]) for axis in axes[unfolded:]]
-        g, _ = _unfold(convolution, cotangent, same[:unfolded] + cells, backward, axes[unfolded:], grid.shape)
+        g, _ = _unfold(convolution, cotangent, same[:unfolded] + cells, backward, axes[unfolded:], grid)
         u, g = _as_factor(convolution, u), _as_factor(convolution, g)
         new = grid.is_new(places)
         if new is not None:
@@ -177,11 +177,13 @@ def _unfold(
     cells: Sequence[Cells],
     taps: Sequence[Taps],
     axes: Sequence[int],
-    lengths: Sequence[int],
+    grid: Tiles,
 ) -> tuple[Array, list[Taps]]:
     """What every tap of some axes sees of the cells of an image, as (g, *k, channels, N, *spatial), or as
     (g, N, *spatial, *k, channels) where those are last; and `taps` as they see them."""
-    numbers = image.dtype
+    numbers, lengths = image.dtype, grid.shape
+    # XLA joins the copies of a whole image on all cores, but of a tile it would find out for every entry which copy it is in.
+    joined = convolution.parts == 1 and grid.counts == (1,) * len(lengths)
     image, skipped = _read(convolution, image, cells, [some.count for some in taps], axes)
     taps = list(map(_shifted, taps, skipped))
     dtype = image.dtype
@@ -194,11 +196,16 @@ def _unfold(
         last = axis == axes[0]
         room = blank((*shape[:at], some.count, *shape[at:]), dtype if last else image.dtype, image)
 
-        def write(tap, room, image=image, some=some, spatial_axis=spatial_axis, length=lengths[axis]):
-            block = piece(image, some.at + some.shift * tap, length, spatial_axis, some.stride)
-            return lax.dynamic_update_index_in_dim(room, block.astype(room.dtype), tap, at)
+        def seen(tap, image=image, some=some, spatial_axis=spatial_axis, length=lengths[axis], dtype=room.dtype):
+            return piece(image, some.at + some.shift * tap, length, spatial_axis, some.stride).astype(dtype)
 
-        image = each(some.count, write, room, convolution.copies_in_loops)
+        def write(tap, room, seen=seen):
+            return lax.dynamic_update_index_in_dim(room, seen(tap), tap, at)
+
+        if joined and written_out(some.count, convolution.copies_in_loops):
+            image = jnp.stack([seen(tap) for tap in range(some.count)], at)
+        else:
+            image = each(some.count, write, room, convolution.copies_in_loops)
     return convolution.for_sums(image, numbers), taps
 
 
