@@ -71,10 +71,12 @@ def mapped_by_parts(function: Callable[..., Array], parts: int, *batches: Array)
     """`jax.vmap` of a function of samples, over so many parts of them one after the other."""
     if parts == 1:
         return jax.vmap(function)(*batches)
-    divided = [batch.reshape(-1, parts, *batch.shape[1:]) for batch in batches]
+    # Flat, as XLA may give a batch of one another place in memory, and copy all of it for the loop.
+    divided = [batch.reshape(-1, parts, math.prod(batch.shape[1:])) for batch in batches]
 
     def result(index: Start) -> Array:
-        return jax.vmap(function)(*(lax.dynamic_index_in_dim(batch, index, 1, keepdims=False) for batch in divided))
+        some = (lax.dynamic_index_in_dim(batch, index, 1, keepdims=False) for batch in divided)
+        return jax.vmap(function)(*(one.reshape(-1, *batch.shape[1:]) for one, batch in zip(some, batches, strict=True)))
 
     def step(index: Start, results: Array) -> Array:
         return lax.dynamic_update_index_in_dim(results, result(index), index, 1)

@@ -43,7 +43,7 @@ _MANY_TAPS = 64
 _CPU_TILE = 2**23
 _SMALL_U = 2 * _CPU_TILE
 _FAIR_TILE = 3 * 2**20
-_SMALL_TILE = 2**21
+_SMALL_TILE = 2**22
 _LARGE_TILE = _CPU_TILE // 2
 # Of output and gradients together, in one tile each, more than 32 MB. XLA would keep the temporaries of all at the same time, and
 # the allocator of Linux maps so much memory anew at every call, which takes longer than a small convolution.
@@ -105,7 +105,7 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
         return "taps", 0
     if few and fits and convolution.groups == 1:
         return "materialise", 0
-    if fits and _is_first_layer(convolution, weight, batch):
+    if fits and (_is_first_layer(convolution, weight, batch) or _is_small_sample(convolution, part, weight, unfolded)):
         return "batched", 0
     if part == "input_gradient" and max(window.stride) > 1:
         return "fold", 0
@@ -144,6 +144,15 @@ def _is_first_layer(convolution: Convolution, weight: tuple[int, ...], batch: in
     products = 4 * batch * weight[0] * math.prod(convolution.out_spatial)
     fits = jnp.dtype(convolution.result).itemsize > 2 or products <= _SMALL_U
     return few and fits and convolution.groups == max(window.stride) == 1 and not convolution.channels_last
+
+
+def _is_small_sample(convolution: Convolution, part: str, weight: tuple[int, ...], unfolded: int) -> bool:
+    """Whether `jax.vmap` asks for the weight gradient of every sample, and U, the only factor that is copied then, has no more rows
+    than `fold` would copy; of several axes, stride 1 and channels first (measured: of signals and strided layers slower)."""
+    window = convolution.window
+    each = part == "weight_gradient" and convolution.mapped > 1 and not convolution.channels_last
+    plain = window.rank > 1 and max(window.stride) == 1 and 1 < window.taps <= batched.MOST_TAPS
+    return each and plain and math.prod(weight[1:]) <= _moved(convolution, part, weight, unfolded)
 
 
 def _lies_as_u(convolution: Convolution, part: str, weight: tuple[int, ...], fits: bool) -> bool:
