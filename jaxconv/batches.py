@@ -1,7 +1,7 @@
 """Walking over a batch part by part, for many samples of few positions.
 
 A tile of positions of every sample would be short runs of each, and read its sides over and over; a part of the batch has its
-samples whole. Part i of n has the samples i, n + i, 2 n + i and so on: of a batch that is sharded over `_DEVICES` devices or a
+samples whole. Part i of n has the samples i, n + i, 2 n + i and so on: of a batch that is sharded over `DEVICES` devices or a
 divisor of that, every device has as many samples of each part, and none is moved.
 """
 
@@ -14,12 +14,12 @@ from jax import Array, lax
 from jaxconv.convolution import Convolution
 from jaxconv.tiles import Start, blank, unwritten
 
-_DEVICES = 8
+DEVICES = 8
 
 
 def number_of_parts(batch: int, least: int, most: int) -> int:
     """The smallest number of equal parts of at most `most` samples, and no fewer than `least`; 1 where there is none."""
-    whole = batch // math.gcd(batch, _DEVICES)
+    whole = batch // math.gcd(batch, DEVICES)
     counts = (count for count in range(1, whole + 1) if whole % count == 0 and least <= batch // count <= most)
     return next(counts, 1)
 
@@ -76,7 +76,9 @@ def mapped_by_parts(function: Callable[..., Array], parts: int, *batches: Array)
 
     def result(index: Start) -> Array:
         some = (lax.dynamic_index_in_dim(batch, index, 1, keepdims=False) for batch in divided)
-        return jax.vmap(function)(*(one.reshape(-1, *batch.shape[1:]) for one, batch in zip(some, batches, strict=True)))
+        return jax.vmap(function)(
+            *(one.reshape(-1, *batch.shape[1:]) for one, batch in zip(some, batches, strict=True))
+        )
 
     def step(index: Start, results: Array) -> Array:
         return lax.dynamic_update_index_in_dim(results, result(index), index, 1)

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxconv import engines
-from jaxconv.batches import image_by_parts, mapped_by_parts, number_of_parts, sum_by_parts
+from jaxconv.batches import DEVICES, image_by_parts, mapped_by_parts, number_of_parts, sum_by_parts
 from jaxconv.convolution import Convolution
 from jaxconv.engines import batched
 from jaxconv.platforms import by_platform
@@ -43,7 +43,7 @@ _MANY_TAPS = 64
 _CPU_TILE = 2**23
 _SMALL_U = 2 * _CPU_TILE
 _FAIR_TILE = 3 * 2**20
-_SMALL_TILE = 2**22
+_PART = 2**22
 _LARGE_TILE = _CPU_TILE // 2
 # Of output and gradients together, in one tile each, more than 32 MB. XLA would keep the temporaries of all at the same time, and
 # the allocator of Linux maps so much memory anew at every call, which takes longer than a small convolution.
@@ -69,13 +69,15 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
     return by_platform(convolution, engine, image_by_parts(engine.input_gradient, 1), weight, cotangent, bias)
 
 
-def _gradient_of_each(call: Any, function: Any, convolution: Convolution, length: int, batched: Any, arrays: Any) -> Array:
+def _gradient_of_each(
+    call: Any, function: Any, convolution: Convolution, length: int, batched: Any, arrays: Any
+) -> Array:
     """The rule of `jax.vmap` for eq. 4, a gradient for every sample: in parts of those, each with room for tiles of its own."""
     if not all(batched):
         return each_by_itself(call, function, convolution, length, batched, arrays)
     input, cotangent = (jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for array in arrays)
     u = _unfolded_bytes(convolution, _weight_shape(convolution, input, cotangent), input)
-    parts = number_of_parts(length, 4, max(1, _SMALL_TILE // u))
+    parts = number_of_parts(length, 1, max(DEVICES, _PART // u))
     return mapped_by_parts(partial(function, convolution.times(length // parts)), parts, *arrays)
 
 
@@ -147,8 +149,8 @@ def _is_first_layer(convolution: Convolution, weight: tuple[int, ...], batch: in
 
 
 def _is_small_sample(convolution: Convolution, part: str, weight: tuple[int, ...], unfolded: int) -> bool:
-    """Whether `jax.vmap` asks for the weight gradient of every sample, and U, the only factor that is copied then, has no more rows
-    than `fold` would copy; of several axes, stride 1 and channels first (measured: of signals and strided layers slower)."""
+    """Whether `jax.vmap` asks for the weight gradient of every sample, and U, the only factor that is copied then, has no more
+    rows than `fold` would copy; of several axes, stride 1 and channels first (measured: of signals and strided layers slower)."""
     window = convolution.window
     each = part == "weight_gradient" and convolution.mapped > 1 and not convolution.channels_last
     plain = window.rank > 1 and max(window.stride) == 1 and 1 < window.taps <= batched.MOST_TAPS

@@ -12,7 +12,7 @@ from jax import Array
 from derivations.equations import Layer
 from derivations.index_sets import Geometry
 from derivations.prove import prove_definition, prove_equal, prove_vjp
-from jaxconv.batches import image_by_parts, sum_by_parts
+from jaxconv.batches import image_by_parts, mapped_by_parts, sum_by_parts
 from jaxconv.convolution import Convolution
 from jaxconv.engines import materialise
 from jaxconv.statements import Proof, definition_of, named, shapes_of
@@ -104,3 +104,12 @@ def of_batches() -> Iterator[Proof]:
         where = "6 samples in 3 parts"
         yield Proof("batch in parts", f"{what} is that of all", where, partial(prove_equal, parted, plain, *shapes))
         yield Proof("batch in parts", f"VJP of {what}", where, partial(prove_vjp, parted, *shapes))
+
+    def of_each(x, g):
+        return jnp.stack([materialise.weight_gradient(whole, x[at], g[at]) for at in range(6)])
+
+    mapped = partial(mapped_by_parts, partial(materialise.weight_gradient, whole), 3)
+    gradients = named("weight gradients by parts", mapped)
+    shapes = ((6, 1, 1, 3), (6, 1, 2, 3))
+    same = partial(prove_equal, gradients, named("one by one", of_each), *shapes)
+    yield Proof("batch in parts", "weight gradient of every sample", where, same)

@@ -60,6 +60,7 @@ def proofs() -> Iterator[Proof]:
     yield from of_batches()
     yield from _of_padding_modes()
     yield from _of_layouts()
+    yield from _of_vmap()
     yield from _of_lax()
 
 
@@ -246,6 +247,34 @@ def _of_layouts() -> Iterator[Proof]:
             is_first = partial(prove_equal, last, named("channels first", moved), *shapes)
             yield Proof(function.__name__, f"{told} is channels first", where, is_first)
             yield Proof(function.__name__, f"VJP with {told}", where, partial(prove_vjp, last, *shapes))
+
+
+def _of_vmap() -> Iterator[Proof]:
+    """`jax.vmap`, which has rules of its own here, against a batch, and against one sample after the other."""
+    calls: tuple[tuple[Callable, tuple, dict[str, Any]], ...] = (
+        (jaxconv.conv2d, ((3, 2, 3, 2), (2, 2, 2, 2), (2,)), {"stride": (2, 1), "padding": ((1, 0), (0, 1))}),
+        (jaxconv.conv_transpose1d, ((3, 4, 2), (4, 1, 3), (2,)), {"stride": 2, "padding": 1, "groups": 2}),
+    )
+    for function, shapes, options in calls:
+        layer = partial(function, **options)
+        name, where = function.__name__, f"{shapes} {options}"
+        mapped = named(f"vmap of {name}", jax.vmap(layer, (0, None, None)))
+        whole = named(f"{name} of a batch", layer)
+        yield Proof("vmap", f"{name} of every sample", where, partial(prove_equal, mapped, whole, *shapes))
+        yield Proof("vmap", f"VJP of {name} of every sample", where, partial(prove_vjp, mapped, *shapes))
+        output = jax.eval_shape(layer, *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)).shape
+
+        def gradients(x, w, b, g, layer=layer):
+            return jax.vjp(layer, x, w, b)[1](g)
+
+        def one_by_one(x, w, b, g, gradients=gradients):
+            rows = [gradients(x[at], w, b, g[at]) for at in range(x.shape[0])]
+            return tuple(map(jnp.stack, zip(*rows, strict=True)))
+
+        each = named(f"vmap of the VJP of {name}", jax.vmap(gradients, (0, None, None, 0)))
+        alone = named("sample by sample", one_by_one)
+        told = f"the gradients of {name} for every sample"
+        yield Proof("vmap", told, where, partial(prove_equal, each, alone, *shapes, output))
 
 
 def _of_lax() -> Iterator[Proof]:

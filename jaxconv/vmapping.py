@@ -74,9 +74,7 @@ def each_by_itself(call: Function, function: Function, static: Any, length: int,
 
 def _batched(arrays: Sequence[Array], axes: Sequence[int | None], *, rule: Callable, **_: Any) -> tuple[Array, int]:
     (length,) = {array.shape[axis] for array, axis in zip(arrays, axes, strict=True) if axis is not None}
-    arrays = [
-        array if axis is None else jnp.moveaxis(array, axis, 0) for array, axis in zip(arrays, axes, strict=True)
-    ]
+    arrays = [array if axis is None else jnp.moveaxis(array, axis, 0) for array, axis in zip(arrays, axes, strict=True)]
     return rule(length, [axis is not None for axis in axes], *arrays), 0
 
 
@@ -110,7 +108,9 @@ def _transposed(cotangent: Any, *arrays: Any, function: Callable, **_: Any) -> l
 
 def _checkpointed(saveable: Callable, unknown: Sequence[bool], there: Sequence[bool], equation: Any) -> tuple:
     """Under `jax.checkpoint`: the result is kept where the policy keeps a product that is in it, and else made again."""
-    missing = [one for one, known in zip(equation.invars, there, strict=True) if isinstance(one, core.Var) and not known]
+    missing = [
+        one for one, known in zip(equation.invars, there, strict=True) if isinstance(one, core.Var) and not known
+    ]
     if any(unknown):
         return None, equation, [True], [True], missing
     if _keeps(saveable, equation):

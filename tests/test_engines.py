@@ -2,8 +2,6 @@
 
 import importlib
 import re
-import subprocess
-import sys
 from functools import partial
 
 import jax
@@ -11,6 +9,7 @@ import jax.numpy as jnp
 import memory
 import numpy as np
 import pytest
+from devices import on_eight
 from geometries import GEOMETRIES, Geometry, geometries
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -382,22 +381,11 @@ def test_output_and_gradients_of_a_small_u_share_their_memory():
 
 
 SHARDED = """
-import sys, re, jax, jax.numpy as jnp
-from functools import partial
-from jaxconv.batches import image_by_parts, sum_by_parts
-from jax.sharding import NamedSharding, PartitionSpec as Spec
-from jaxconv.convolution import Convolution
-from jaxconv.engines import NAMES
-from jaxconv.window import make_window
 import importlib
-mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
-split, whole = NamedSharding(mesh, Spec("batch")), NamedSharding(mesh, Spec())
+from jaxconv.batches import image_by_parts, sum_by_parts
+from jaxconv.convolution import Convolution
+from jaxconv.window import make_window
 window = make_window((3, 3), 1, 1, 1, 2)
-def kinds(function, shapes, shardings, out):
-    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    text = jax.jit(function, in_shardings=shardings, out_shardings=out).lower(*shapes).compile().as_text()
-    collective = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
-    return re.findall(rf"= (?:\\S+|\\([^)]*\\)) ({collective})(?:-start)?\\(", text)
 for told in sys.argv[1:]:
     name, *ways = told.split(", ")
     name, _, groups = name.partition(" by ")
@@ -426,14 +414,6 @@ WAYS = (
 
 def test_a_sharded_batch_stays_where_it_is():
     """On 8 devices: no collective in the output and the input gradient, and one all-reduce in the weight gradient."""
-    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "PATH": "", "JAX_PLATFORMS": "cpu"}
-    told = subprocess.run(
-        [sys.executable, "-c", SHARDED, *NAMES, *WAYS],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=True,
-    ).stdout
     tiles = (f"{2**23} 1", f"{2**12} 1", f"{2**12} 2")
     expected = [f"{name} {tile} [] [] ['all-reduce']" for name in (*NAMES, *WAYS) for tile in tiles]
-    assert told.splitlines() == expected
+    assert on_eight(SHARDED, *NAMES, *WAYS) == expected

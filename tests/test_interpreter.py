@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+import jaxconv
 from derivations import interpreter
 from derivations.exact import Exact
 from derivations.interpreter import UnsupportedPrimitive, evaluate_jaxpr, exact_array, rule, supported
@@ -104,6 +105,8 @@ CASES = {
     "jit, checkpoint": (lambda x: jax.checkpoint(jax.jit(jnp.sin))(x), (2,)),
     "custom_jvp": (lambda x: jax.nn.relu(x), (4,)),
     "custom_vjp": (lambda x: _custom(x), (2,)),
+    "custom_vmap": (lambda x: _mapped(x), (2,)),
+    "a convolution, which has rules for vmap": (lambda x, w: jaxconv.conv1d(x, w, padding=1), (1, 2, 3), (2, 2, 3)),
     "scan": (lambda x: lax.scan(lambda c, y: (c * y + 1, c - y), x[0], x, reverse=True)[1], (4,)),
     "scan of nothing": (lambda x: lax.scan(lambda c, y: (c * y, c), x[0], x[:0])[0], (3,)),
     "scan by index": (lambda x: lax.scan(lambda c, i: (c + x[i] * i, None), 0.0, jnp.arange(3))[0], (3,)),
@@ -125,6 +128,14 @@ def _custom(x):
 
 
 _custom.defvjp(lambda x: (_custom(x), None), lambda _, g: (g,))
+
+
+@jax.custom_batching.custom_vmap
+def _mapped(x):
+    return x * 3
+
+
+_mapped.def_vmap(lambda size, batched, x: (x * 3, True))
 
 
 def trace(case):

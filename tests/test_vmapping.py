@@ -1,0 +1,188 @@
+"""`jax.vmap` over samples is a batch, whatever else is done; and a gradient for every sample needs no more memory than a few."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from devices import on_eight
+
+import jaxconv
+from jaxconv import choice
+from jaxconv.batches import mapped_by_parts
+
+
+def integers(*shapes):
+    generator = np.random.default_rng(0)
+    return [jnp.asarray(generator.integers(-4, 5, shape), jnp.float32) for shape in shapes]
+
+
+def shapes_in(jaxpr):
+    """Of everything that a jaxpr makes, inside other primitives too."""
+    for equation in jaxpr.eqns:
+        yield from (variable.aval.shape for variable in equation.outvars)
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from shapes_in(inner)
+
+
+LAYERS = {
+    "conv2d": (partial(jaxconv.conv2d, padding=1, stride=(2, 1)), (7, 4, 6, 5), (6, 4, 3, 2), (6,)),
+    "grouped": (partial(jaxconv.conv2d, dilation=2, groups=4), (7, 4, 6, 5), (4, 1, 2, 2), (4,)),
+    "channels last": (partial(jaxconv.conv1d, data_format="channels_last"), (7, 9, 3), (5, 3, 3), (5,)),
+    "transposed": (partial(jaxconv.conv_transpose2d, stride=2), (7, 4, 3, 5), (4, 3, 3, 2), (3,)),
+    "local": (jaxconv.conv_local, (7, 2, 5), (3, 2, 2, 4), (3,)),
+}
+
+
+@pytest.mark.parametrize("jitted", [False, True], ids=["", "jitted inside"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_sample_is_a_batch(name, jitted):
+    """To the bit on integers, forward and backward, of samples with and without a batch of their own, on any axis."""
+    layer, *shapes = LAYERS[name]
+    x, w, b = integers(*shapes)
+    expected, pull = jax.vjp(layer, x, w, b)
+    gradients = pull(expected)
+    sample = jax.jit(layer) if jitted else layer
+
+    def of_batches(x, w, b):
+        return jax.vmap(sample, (0, None, None))(x[:, None], w, b)[:, 0]
+
+    def on_the_last_axis(x, w, b):
+        return jax.vmap(sample, (-1, None, None), -1)(jnp.moveaxis(x, 0, -1), w, b)
+
+    for mapped in (jax.vmap(sample, (0, None, None)), of_batches):
+        output, pull = jax.vjp(mapped, x, w, b)
+        np.testing.assert_array_equal(output, expected)
+        for mine, theirs in zip(pull(expected), gradients, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    np.testing.assert_array_equal(jnp.moveaxis(on_the_last_axis(x, w, b), -1, 0), expected)
+
+
+@pytest.mark.parametrize("name", ["conv2d", "grouped", "transposed"])
+def test_a_shared_weight_has_no_gradient_for_every_sample(name):
+    """Which would be as many weights as there are samples, only to be added up."""
+    layer, *shapes = LAYERS[name]
+    x, w, b = integers(*shapes)
+
+    def loss(w):
+        return jnp.sum(jax.vmap(layer, (0, None, None))(x, w, b) ** 2)
+
+    made = set(shapes_in(jax.make_jaxpr(jax.grad(loss))(w).jaxpr))
+    assert not [shape for shape in made if len(shape) > len(w.shape) and np.prod(shape) == x.shape[0] * w.size]
+
+
+def test_two_axes_are_mapped_into_one_batch():
+    x, w = integers((2, 3, 4, 6, 5), (6, 4, 3, 3))
+    twice = jax.vmap(jax.vmap(jaxconv.conv2d, (0, None)), (0, None))
+    np.testing.assert_array_equal(twice(x, w), jaxconv.conv2d(x.reshape(6, 4, 6, 5), w).reshape(2, 3, 6, 4, 3))
+    assert (6, 6, 4, 3) in set(shapes_in(jax.make_jaxpr(twice)(x, w).jaxpr))
+
+
+def test_an_empty_batch_of_samples():
+    output = jax.vmap(jaxconv.conv2d, (0, None))(jnp.zeros((0, 4, 6, 5)), jnp.zeros((6, 4, 3, 3)))
+    assert output.shape == (0, 6, 4, 3)
+
+
+@pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0)], ids=["input", "weight", "both"])
+def test_ensembles(axes):
+    """A weight for every sample or a sample for every weight: as one after the other."""
+    layer = partial(jaxconv.conv2d, padding=1, groups=2)
+    x, w = integers((2, 4, 6, 5), (6, 2, 3, 3))
+    x, w = (
+        array if axis is None else jnp.stack([array, 2 * array, -array])
+        for array, axis in zip((x, w), axes, strict=True)
+    )
+
+    def both(x, w):
+        output, pull = jax.vjp(layer, x, w)
+        return output, *pull(output)
+
+    mapped = jax.jit(jax.vmap(both, axes))(x, w)
+    for at in range(3):
+        alone = both(*(array if axis is None else array[at] for array, axis in zip((x, w), axes, strict=True)))
+        for mine, theirs in zip(mapped, alone, strict=True):
+            np.testing.assert_array_equal(mine[at], theirs)
+
+
+@pytest.mark.parametrize(
+    ("samples", "weight", "options"),
+    [
+        ((48, 8, 12, 12), (16, 8, 3, 3), {"padding": 1}),
+        ((48, 1, 12, 12), (6, 1, 5, 5), {}),
+        ((24, 8, 9, 9), (16, 8, 3, 3), {"stride": 2}),
+        ((24, 6, 40), (8, 6, 5), {"padding": 2}),
+        ((24, 8, 12, 12), (8, 1, 3, 3), {"groups": 8}),
+        ((24, 9, 9, 4), (8, 4, 3, 3), {"data_format": "channels_last"}),
+    ],
+    ids=["3x3", "first", "strided", "signal", "depthwise", "channels last"],
+)
+def test_a_gradient_for_every_sample(samples, weight, options, monkeypatch):
+    """To the bit on integers, in so many parts that each has a few samples."""
+    monkeypatch.setattr(choice, "_PART", 2**15)
+    x, w = integers(samples, weight)
+    layer = partial(jaxconv.conv, **options)
+    g = layer(x, w)
+
+    def gradient(x, g):
+        return jax.grad(lambda w: jnp.vdot(layer(x[None], w)[0], g))(w)
+
+    every = jax.jit(jax.vmap(gradient))
+    assert "while" in every.lower(x, g).as_text()
+    np.testing.assert_array_equal(every(x, g), jnp.stack([gradient(*pair) for pair in zip(x, g, strict=True)]))
+    jax.clear_caches()
+
+
+@pytest.mark.parametrize(
+    ("samples", "weight"),
+    [((256, 8, 16, 16), (16, 8, 3, 3)), ((64, 64, 16, 16), (64, 64, 3, 3)), ((8, 64, 56, 56), (64, 64, 3, 3))],
+    ids=["#1606", "dense", "few large"],
+)
+def test_temporaries_of_a_gradient_for_every_sample(samples, weight):
+    """At most three eighths of U; of the first, that of the issue, a third."""
+    x, w = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (samples, weight))
+    g = jax.ShapeDtypeStruct((samples[0], weight[0], *samples[2:]), jnp.float32)
+
+    def loss(w, x, g):
+        return jnp.vdot(jaxconv.conv2d(x, w, padding=1), g)
+
+    program = jax.jit(jax.vmap(jax.grad(loss), (None, 0, 0))).lower(w, x, g).compile()
+    memory = program.memory_analysis()
+    assert memory is not None
+    assert memory.temp_size_in_bytes <= 3 / 8 * 4 * np.prod(samples) * np.prod(weight[2:])
+
+
+@pytest.mark.parametrize("parts", [1, 2, 6])
+def test_a_map_by_parts_is_the_map(parts):
+    x, y = integers((12, 3), (12, 3))
+    np.testing.assert_array_equal(mapped_by_parts(jnp.outer, parts, x, y), jax.vmap(jnp.outer)(x, y))
+
+
+def test_what_is_mapped_can_be_transposed():
+    """`jax.linear_transpose`, which needs no derivative, of a mapped layer, inside of `forward_mode`."""
+    x, w = integers((3, 4, 6, 5), (6, 4, 3, 3))
+    with jaxconv.forward_mode():
+        layer = jax.vmap(lambda x: jaxconv.conv2d(x, w))
+        output, tangent = jax.jvp(layer, (x,), (x,))
+        (back,) = jax.linear_transpose(layer, x)(output)
+    np.testing.assert_array_equal(output, tangent)
+    np.testing.assert_array_equal(back, jax.vjp(lambda x: jaxconv.conv2d(x, w), x)[1](output)[0])
+
+
+SHARDED = """
+import jaxconv
+def gradient(x, g, w):
+    return jax.vjp(lambda w: jaxconv.conv2d(x, w, padding=1), w)[1](g)[0]
+every, each = jax.vmap(gradient, (0, 0, None)), jax.vmap(partial(jaxconv.conv2d, padding=1), (0, None))
+x, g, w = (64, 8, 32, 32), (64, 16, 32, 32), (16, 8, 3, 3)
+pulled = lambda x, w, g: jax.vjp(each, x, w)[1](g)
+print(kinds(each, (x, w), (split, whole), split))
+print(kinds(lambda *a: pulled(*a)[0], (x, w, g), (split, whole, split), split))
+print(kinds(lambda *a: pulled(*a)[1], (x, w, g), (split, whole, split), whole))
+print(kinds(every, (x, g, w), (split, split, whole), split))
+"""
+
+
+def test_sharded_samples_stay_where_they_are():
+    """On 8 devices: no collective in output, input gradient, and gradients for every sample; one all-reduce for all samples."""
+    assert on_eight(SHARDED) == ["[]", "[]", "['all-reduce']", "[]"]
