@@ -21,19 +21,15 @@ import importlib
 import math
 import sys
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxconv import engines
-from jaxconv.batches import DEVICES, image_by_parts, mapped_by_parts, number_of_parts, sum_by_parts
+from jaxconv.batches import number_of_parts
 from jaxconv.convolution import Convolution
 from jaxconv.engines import batched
-from jaxconv.platforms import by_platform
-from jaxconv.vmapping import each_by_itself, one_batch, with_rule
 
 ENGINES = ("auto", *engines.NAMES)
 
@@ -43,7 +39,6 @@ _MANY_TAPS = 64
 _CPU_TILE = 2**23
 _SMALL_U = 2 * _CPU_TILE
 _FAIR_TILE = 3 * 2**20
-_PART = 2**22
 _LARGE_TILE = _CPU_TILE // 2
 # Of output and gradients together, in one tile each, more than 32 MB. XLA would keep the temporaries of all at the same time, and
 # the allocator of Linux maps so much memory anew at every call, which takes longer than a small convolution.
@@ -53,44 +48,6 @@ _ALONE = 13 * 2**20
 def check_engine(engine: Any) -> None:
     if engine not in ENGINES:
         raise ValueError(f"`engine` must be one of {', '.join(map(repr, ENGINES))}, got {engine!r}")
-
-
-@partial(with_rule, rule=one_batch(0))
-def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None) -> Array:
-    """Eq. 2, by the engine that is chosen for it."""
-    engine, convolution = chosen(convolution, "output", weight.shape, input)
-    return by_platform(convolution, engine, image_by_parts(engine.output, 0), input, weight, bias)
-
-
-@partial(with_rule, rule=one_batch(1))
-def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:
-    """Eq. 3 and fold, by the engine that is chosen for it."""
-    engine, convolution = chosen(convolution, "input_gradient", weight.shape, cotangent)
-    return by_platform(convolution, engine, image_by_parts(engine.input_gradient, 1), weight, cotangent, bias)
-
-
-def _gradient_of_each(
-    call: Any, function: Any, convolution: Convolution, length: int, batched: Any, arrays: Any
-) -> Array:
-    """The rule of `jax.vmap` for eq. 4, a gradient for every sample: in parts of those, each with room for tiles of its own."""
-    if not all(batched):
-        return each_by_itself(call, function, convolution, length, batched, arrays)
-    input, cotangent = (jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for array in arrays)
-    u = _unfolded_bytes(convolution, _weight_shape(convolution, input, cotangent), input)
-    parts = number_of_parts(length, 1, max(DEVICES, _PART // u))
-    return mapped_by_parts(partial(function, convolution.times(length // parts)), parts, *arrays)
-
-
-@partial(with_rule, rule=_gradient_of_each)
-def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
-    """Eq. 4, by the engine that is chosen for it."""
-    engine, convolution = chosen(convolution, "weight_gradient", _weight_shape(convolution, input, cotangent), input)
-    return by_platform(convolution, engine, sum_by_parts(engine.weight_gradient), input, cotangent)
-
-
-def _weight_shape(convolution: Convolution, input: Any, cotangent: Any) -> tuple[int, ...]:
-    in_channels, out_channels = convolution.sizes(input)[2], convolution.sizes(cotangent)[2]
-    return (out_channels, in_channels // convolution.groups, *convolution.window.kernel)
 
 
 def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: int) -> tuple[str, int]:
@@ -170,7 +127,7 @@ def _unfolded_cells(convolution: Convolution, weight: tuple[int, ...], batch: in
     return batch * convolution.groups * math.prod(weight[1:]) * math.prod(convolution.out_spatial)
 
 
-def _unfolded_bytes(convolution: Convolution, weight: tuple[int, ...], image: Array) -> int:
+def unfolded_bytes(convolution: Convolution, weight: tuple[int, ...], image: Array) -> int:
     """Of U in the dtype of the image, and of all that `jax.vmap` makes beside it."""
     return image.dtype.itemsize * _unfolded_cells(convolution, weight, _samples(convolution, image))
 
@@ -225,7 +182,7 @@ def chosen(convolution: Convolution, part: str, weight: tuple[int, ...], image: 
         name, unfolded = convolution.engine, _unfolded(convolution, part, weight, convolution.window.rank - 1)
     engine = importlib.import_module(f"jaxconv.engines.{name if image.size else 'materialise'}")
     moved = name == "taps" and convolution.channels_last and _has_many_terms(convolution, part, weight)
-    alone = _unfolded_bytes(convolution, weight, image) > _ALONE
+    alone = unfolded_bytes(convolution, weight, image) > _ALONE
     convolution = replace(convolution, unfolded=unfolded, channels_moved=moved, alone=alone)
     parts, tile = _parts(convolution, name, part, weight, image)
     return engine, replace(convolution, parts=parts, tile=tile // convolution.mapped)
@@ -253,7 +210,7 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
     window = convolution.window
     if name == "batched" and window.taps == 1:
         return sys.maxsize
-    u = _unfolded_bytes(convolution, weight, image)
+    u = unfolded_bytes(convolution, weight, image)
     sides = (max(sum(pair), window.extent(axis) - 1) for axis, pair in enumerate(window.padding))
     cells = (
         _samples(convolution, image)
@@ -297,7 +254,7 @@ def _parts(convolution: Convolution, name: str, part: str, weight: tuple[int, ..
         return 1, tile
     batch, size = image.shape[0], jnp.dtype(convolution.accumulate).itemsize * convolution.mapped
     sample = size * _unfolded_cells(convolution, weight, 1)
-    u = _unfolded_bytes(convolution, weight, image)
+    u = unfolded_bytes(convolution, weight, image)
     room = _CPU_TILE if u <= _SMALL_U else min(_CPU_TILE, u // 12)
     if name == "fold" and not (part == "input_gradient" and max(convolution.window.stride) > 1):
         # What it writes instead of U.

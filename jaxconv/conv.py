@@ -6,7 +6,7 @@ from typing import Any
 from jax import Array
 from jax.typing import DTypeLike
 
-from jaxconv import choice, formulas
+from jaxconv import choice, evaluation, formulas
 from jaxconv.arguments import accumulator, check_channels, check_rank, image_sizes, is_last, operands, varying_alike
 from jaxconv.convolution import Convolution
 from jaxconv.differentiation import bilinear
@@ -175,12 +175,12 @@ def conv3d(
 
 def _input_gradient(convolution: Convolution, weight: Array, cotangent: Array) -> Array:
     """View, eq. 3, fold."""
-    return choice.input_gradient(convolution.giving(weight.dtype), weight, cotangent)
+    return evaluation.input_gradient(convolution.giving(weight.dtype), weight, cotangent)
 
 
 def _weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
     """View, eq. 4, view."""
-    return choice.weight_gradient(convolution.giving(input.dtype), input, cotangent)
+    return evaluation.weight_gradient(convolution.giving(input.dtype), input, cotangent)
 
 
 def summed_to_bias(convolution: Convolution, bias: Array, cotangent: Array) -> Array:
@@ -189,4 +189,4 @@ def summed_to_bias(convolution: Convolution, bias: Array, cotangent: Array) -> A
     return formulas.bias_gradient(flat, preferred_element_type=convolution.accumulate).astype(bias.dtype)
 
 
-_convolve = bilinear(choice.output, _input_gradient, _weight_gradient, summed_to_bias)
+_convolve = bilinear(evaluation.output, _input_gradient, _weight_gradient, summed_to_bias)

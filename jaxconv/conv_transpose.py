@@ -10,7 +10,7 @@ from typing import Any
 from jax import Array
 from jax.typing import DTypeLike
 
-from jaxconv import choice
+from jaxconv import choice, evaluation
 from jaxconv.arguments import accumulator, check_channels, check_rank, image_sizes, is_last, operands, varying_alike
 from jaxconv.conv import summed_to_bias
 from jaxconv.convolution import Convolution
@@ -101,17 +101,17 @@ def _adjoint_window(
 
 def _output(convolution: Convolution, input: Array, weight: Array, bias: Array | None) -> Array:
     """Eq. 3 and fold, plus the bias."""
-    return choice.input_gradient(convolution, weight, input, bias)
+    return evaluation.input_gradient(convolution, weight, input, bias)
 
 
 def _input_gradient(convolution: Convolution, weight: Array, cotangent: Array) -> Array:
     """Eq. 2 without a bias, on the cotangent."""
-    return choice.output(convolution.giving(weight.dtype), cotangent, weight.astype(cotangent.dtype), None)
+    return evaluation.output(convolution.giving(weight.dtype), cotangent, weight.astype(cotangent.dtype), None)
 
 
 def _weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
     """Eq. 4 with the cotangent unfolded, and the input where the cotangent stands."""
-    return choice.weight_gradient(convolution.giving(input.dtype), cotangent, input.astype(cotangent.dtype))
+    return evaluation.weight_gradient(convolution.giving(input.dtype), cotangent, input.astype(cotangent.dtype))
 
 
 _convolve_transposed = bilinear(_output, _input_gradient, _weight_gradient, summed_to_bias)

@@ -16,7 +16,7 @@ from jax import Array
 from jax.custom_derivatives import SymbolicZero
 from jax.experimental.xla_metadata import set_xla_metadata
 
-from jaxconv import vmapping
+from jaxconv import primitive
 
 _FORWARD: ContextVar[bool] = ContextVar("jaxconv_forward_mode", default=False)
 
@@ -107,7 +107,7 @@ def bilinear(
         )
 
     function = _registered(output, forward, backward, static=1, symbolic_zeros=True)
-    return vmapping.with_rule(function, vmapping.one_batch(0))
+    return primitive.with_rule(function, primitive.one_batch(0))
 
 
 def _kept(residual: Array, wanted: bool) -> Array:

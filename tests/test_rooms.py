@@ -7,12 +7,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"window", "shapes", "rounding", "arguments", "vmapping"},
+    {"window", "shapes", "rounding", "arguments", "primitive"},
     {"differentiation"},
     {"unfold", "formulas", "pad", "tiles"},
     {"convolution"},
     {"engines", "batches", "platforms"},
     {"choice"},
+    {"evaluation"},
     {"conv"},
     {"conv_transpose", "conv_local", "lax"},
     {"statements"},

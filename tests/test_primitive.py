@@ -9,7 +9,7 @@ import pytest
 from devices import on_eight
 
 import jaxconv
-from jaxconv import choice
+from jaxconv import evaluation
 from jaxconv.batches import mapped_by_parts
 
 
@@ -119,7 +119,7 @@ def test_ensembles(axes):
 )
 def test_a_gradient_for_every_sample(samples, weight, options, monkeypatch):
     """To the bit on integers, in so many parts that each has a few samples."""
-    monkeypatch.setattr(choice, "_PART", 2**15)
+    monkeypatch.setattr(evaluation, "_PART", 2**15)
     x, w = integers(samples, weight)
     layer = partial(jaxconv.conv, **options)
     g = layer(x, w)
@@ -171,18 +171,50 @@ def test_what_is_mapped_can_be_transposed():
 
 SHARDED = """
 import jaxconv
-def gradient(x, g, w):
-    return jax.vjp(lambda w: jaxconv.conv2d(x, w, padding=1), w)[1](g)[0]
-every, each = jax.vmap(gradient, (0, 0, None)), jax.vmap(partial(jaxconv.conv2d, padding=1), (0, None))
-x, g, w = (64, 8, 32, 32), (64, 16, 32, 32), (16, 8, 3, 3)
-pulled = lambda x, w, g: jax.vjp(each, x, w)[1](g)
-print(kinds(each, (x, w), (split, whole), split))
-print(kinds(lambda *a: pulled(*a)[0], (x, w, g), (split, whole, split), split))
-print(kinds(lambda *a: pulled(*a)[1], (x, w, g), (split, whole, split), whole))
-print(kinds(every, (x, g, w), (split, split, whole), split))
+layers = {
+    "dense": (jaxconv.conv2d, (64, 64, 32, 32), (64, 64, 3, 3), {"padding": 1}),
+    "first": (jaxconv.conv2d, (64, 3, 64, 64), (32, 3, 3, 3), {"padding": 1}),
+    "strided": (jaxconv.conv2d, (64, 32, 32, 32), (64, 32, 3, 3), {"padding": 1, "stride": 2}),
+    "signal": (jaxconv.conv1d, (16, 64, 2048), (64, 64, 5), {"padding": 2}),
+    "grouped": (jaxconv.conv2d, (16, 64, 32, 32), (64, 2, 3, 3), {"padding": 1, "groups": 32}),
+    "depthwise": (jaxconv.conv2d, (16, 64, 48, 48), (64, 1, 3, 3), {"padding": 1, "groups": 64}),
+    "transposed": (jaxconv.conv_transpose2d, (16, 32, 32, 32), (32, 16, 4, 4), {"padding": 1, "stride": 2}),
+    "channels last": (jaxconv.conv2d, (16, 32, 32, 64), (64, 64, 3, 3), {"padding": 1, "data_format": "channels_last"}),
+}
+for name, (function, x, w, options) in layers.items():
+    layer = partial(function, **options)
+    g = jax.eval_shape(layer, *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (x, w))).shape
+    def gradient(at, layer, x, w, g):
+        return jax.vjp(layer, x, w)[1](g)[at]
+    def every(x, w, g):
+        return jax.vmap(partial(gradient, 1, lambda x, w: layer(x[None], w)[0]), (0, None, 0))(x, w, g)
+    for way, one in (("", layer), ("mapped", jax.vmap(layer, (0, None)))):
+        print(name, way, kinds(one, (x, w), (split, whole), split),
+            kinds(partial(gradient, 0, one), (x, w, g), (split, whole, split), split),
+            kinds(partial(gradient, 1, one), (x, w, g), (split, whole, split), whole))
+    print(name, "every sample", kinds(every, (x, w, g), (split, whole, split), split))
 """
 
 
 def test_sharded_samples_stay_where_they_are():
     """On 8 devices: no collective in output, input gradient, and gradients for every sample; one all-reduce for all samples."""
-    assert on_eight(SHARDED) == ["[]", "[]", "['all-reduce']", "[]"]
+    for line in on_eight(SHARDED):
+        expected = "[]" if "every sample" in line else "[] [] ['all-reduce']"
+        assert line.endswith(f" {expected}"), line
+
+
+def test_the_sum_over_devices_is_outside_of_the_loop_over_tiles():
+    """Or every tile's would be added up. The numbers are those of one device."""
+    (told,) = on_eight("""
+import jaxconv, numpy as np
+generator = np.random.default_rng(0)
+x, g, w = (jnp.asarray(generator.integers(-3, 4, shape), jnp.float32)
+    for shape in ((16, 64, 40, 40), (16, 64, 40, 40), (64, 64, 3, 3)))
+def gradient(x, g):
+    return jax.vjp(lambda w: jaxconv.conv2d(x, w, padding=1), w)[1](g)[0]
+program = jax.jit(gradient, in_shardings=(split, split), out_shardings=whole).lower(x, g).compile()
+bodies = [body for body in program.as_text().split("\\n}") if "all-reduce(" in body]
+alone = jax.jit(gradient)(x, g)
+print(["ENTRY" in body for body in bodies], np.array_equal(program(jax.device_put(x, split), jax.device_put(g, split)), alone))
+""")
+    assert told == "[True] True"

@@ -1,8 +1,8 @@
-"""What `jax.vmap` makes of a convolution: one of a larger batch, where the weight is shared.
+"""What a convolution is to JAX beside its operations: one of a larger batch under `jax.vmap`, one a device on several.
 
 Mapped operation by operation, every sample would have tiles of its own, and a product of its own or one whose axes XLA moves
 about. `jax.custom_batching.custom_vmap` has a rule for a whole function, but cannot be differentiated in reverse; so here is a
-primitive that only `jax.vmap` sees: any other transformation takes the function's own operations in its place.
+primitive that only `jax.vmap` and the compiler see: any other transformation takes the function's own operations in its place.
 """
 
 import math
@@ -24,14 +24,19 @@ one is left out) to what the mapped function returns."""
 _call_p = core.Primitive("jaxconv_call")
 
 
-def with_rule(function: Function, rule: Rule) -> Function:
-    """`function(static, *arrays)`, with `rule` for what `jax.vmap` makes of it."""
+def with_rule(function: Function, rule: Rule, on_devices: Function | None = None) -> Function:
+    """`function(static, *arrays)`, with `rule` for what `jax.vmap` makes of it.
+
+    Compiled for several devices, whose number is known only then, it is `on_devices(devices, static, *arrays)`, if there is one.
+    """
 
     @wraps(function)
     def call(static: Any, *arrays: Array | None) -> Array:
         given = [array is not None for array in arrays]
 
-        def of_those_given(*present: Array) -> Array:
+        def of_those_given(*present: Array, devices: int = 1) -> Array:
+            if devices > 1 and on_devices is not None:
+                return on_devices(devices, static, *_filled(given, present))
             return function(static, *_filled(given, present))
 
         def mapped(length: int, batched: Sequence[bool], *present: Array) -> Array:
@@ -124,13 +129,20 @@ def _keeps(saveable: Callable, equation: Any) -> bool:
     return policy is True or any(_keeps(saveable, inner) for inner in inside)
 
 
+def _lowered(context: mlir.LoweringRuleContext, *arrays: Any, function: Callable, **_: Any) -> Any:
+    place = context.module_context.axis_context
+    # Inside `jax.shard_map` what there is to do is one device's.
+    devices = place.num_devices if isinstance(place, mlir.ShardingContext) else 1
+    return mlir.lower_fun(partial(function, devices=devices), multiple_results=False)(context, *arrays)
+
+
 def _run(*arrays: Array, function: Callable, **_: Any) -> Array:
     return function(*arrays)
 
 
 _call_p.def_impl(_run)
 _call_p.def_abstract_eval(lambda *arrays, call, **_: call.out_avals[0])
-mlir.register_lowering(_call_p, mlir.lower_fun(_run, multiple_results=False))
+mlir.register_lowering(_call_p, _lowered)
 batching.primitive_batchers[_call_p] = _batched
 ad.primitive_jvps[_call_p] = _differentiated
 ad.primitive_transposes[_call_p] = _transposed
