@@ -6,7 +6,7 @@
 | at most 16 pairs of channels in and out a group; 1 for a weight gradient of several axes | `taps` | too little to multiply |
 | such a weight gradient with more, of one group, where U has at most 16 MB | `materialise` | U is cheap; whole, both cores copy |
 | U no more than the output, and at most 16 MB (`_is_first_layer`) | `batched` | no image is moved |
-| input gradient at a stride | `fold` | one product for all phases |
+| input gradient at a stride, but of windows side by side that fit in the next line | `fold` | one product for all phases |
 | others at a stride, channels first, where U has at most 16 MB | `materialise` | the same |
 | one tap, stride 1, no padding (`_lies_as_u`) | `batched` | nothing is moved |
 | no more is moved when only the first axes are unfolded, and the others, of stride 1, folded | `fold` | K1 + K2 for K1 K2 |
@@ -66,9 +66,10 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
         return "materialise", 0
     if fits and (_is_first_layer(convolution, weight, batch) or _is_small_sample(convolution, part, weight, unfolded)):
         return "batched", 0
-    if part == "input_gradient" and max(window.stride) > 1:
+    strided_whole = fits and window.taps > 1 and max(window.stride) > 1 and not convolution.channels_last
+    if part == "input_gradient" and max(window.stride) > 1 and not (strided_whole and window.disjoint):
         return "fold", 0
-    if fits and window.taps > 1 and max(window.stride) > 1 and not convolution.channels_last:
+    if strided_whole:
         return "materialise", 0
     plain = window.taps == max(window.stride) == 1 and not any(map(any, window.padding))
     if plain and _lies_as_u(convolution, part, weight, fits):

@@ -154,7 +154,12 @@ def _axis(window: Window, axis: int) -> tuple[int, int, int]:
 def _slide(
     array: Array, taps: int, stride: int, dilation: int, positions: int, spatial_axis: int, tap_axis: int
 ) -> Array:
-    """Unfolds one axis: `out[.., k, .., l, ..] = array[.., stride*l + dilation*k, ..]`, a strided slice a tap."""
+    """Unfolds one axis: `out[.., k, .., l, ..] = array[.., stride*l + dilation*k, ..]`, a strided slice a tap; or a view, where
+    windows neither overlap nor leave anything out between them."""
+    if taps == stride and dilation == 1:
+        array = lax.slice_in_dim(array, 0, stride * positions, 1, spatial_axis)
+        shape = (*array.shape[:spatial_axis], positions, taps, *array.shape[spatial_axis + 1 :])
+        return jnp.moveaxis(array.reshape(shape), spatial_axis + 1, tap_axis)
     if taps > _DIRECT_TAPS:
         inner, outer = _factors(taps)
         reach = stride * (positions - 1) + dilation * inner * (outer - 1) + 1
@@ -174,6 +179,10 @@ def _add_back(
 ) -> Array:
     """The transpose of padding by `low` and `_slide`: spreads every tap by the stride, shifts it into place, adds."""
     positions = array.shape[spatial_axis + 1]
+    if taps == stride and dilation == 1:
+        array = jnp.moveaxis(array, tap_axis, spatial_axis + 1)
+        array = array.reshape(*array.shape[:spatial_axis], positions * taps, *array.shape[spatial_axis + 2 :])
+        return _pad_axis(array, spatial_axis, -low, size - positions * taps + low)
     if taps > _DIRECT_TAPS:
         inner, outer = _factors(taps)
         reach = stride * (positions - 1) + dilation * inner * (outer - 1) + 1

@@ -58,6 +58,11 @@ class Window:
         """Number of kernel positions, all axes together."""
         return math.prod(self.kernel)
 
+    @property
+    def disjoint(self) -> bool:
+        """Whether windows lie side by side, no cell in two of them and none between them."""
+        return self.kernel == self.stride and max(self.dilation) == 1
+
     def extent(self, axis: int) -> int:
         """Input cells from the first tap to the last, both included."""
         return self.dilation[axis] * (self.kernel[axis] - 1) + 1
