@@ -24,7 +24,7 @@ from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, ShapeDtypeStruct
 
 from jaxconv import engines
 from jaxconv.batches import number_of_parts
@@ -35,14 +35,17 @@ ENGINES = ("auto", *engines.NAMES)
 
 _FEW_PRODUCTS = 16
 _FEW_TERMS = 16
+_FEW_SUMMED = 4
+_FEW_STRIDED = 32
 _MANY_TAPS = 64
+_TAPS_A_PHASE = 8
 _CPU_TILE = 2**23
 _SMALL_U = 2 * _CPU_TILE
 _FAIR_TILE = 3 * 2**20
 _LARGE_TILE = _CPU_TILE // 2
 # Of output and gradients together, in one tile each, more than 32 MB. XLA would keep the temporaries of all at the same time, and
 # the allocator of Linux maps so much memory anew at every call, which takes longer than a small convolution.
-_ALONE = 13 * 2**20
+_ALONE = 2**23
 
 
 def check_engine(engine: Any) -> None:
@@ -60,15 +63,15 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
     few = in_channels * out_channels <= _FEW_PRODUCTS
     if part == "weight_gradient" and in_channels * out_channels == 1 and _has_wide_kernel(convolution, unfolded):
         return "fold", unfolded
-    if few and (part != "weight_gradient" or window.rank == 1 or in_channels * out_channels == 1):
+    if few and _is_added_up(convolution, part, weight):
         return "taps", 0
-    if few and fits and convolution.groups == 1:
-        return "materialise", 0
-    if fits and (_is_first_layer(convolution, weight, batch) or _is_small_sample(convolution, part, weight, unfolded)):
-        return "batched", 0
+    if _takes_phases(convolution, part, weight, fits):
+        return "phases", _unfolded(*_of_phases(convolution, part, weight), window.rank)
     strided_whole = fits and window.taps > 1 and max(window.stride) > 1 and not convolution.channels_last
     if part == "input_gradient" and max(window.stride) > 1 and not (strided_whole and window.disjoint):
         return "fold", 0
+    if fits and (_is_first_layer(convolution, weight, batch) or _is_small_sample(convolution, part, weight, unfolded)):
+        return "batched", 0
     if strided_whole:
         return "materialise", 0
     plain = window.taps == max(window.stride) == 1 and not any(map(any, window.padding))
@@ -77,10 +80,27 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
     if part == "weight_gradient" and window.rank > 1 and unfolded < all_axes:
         # The cotangent's copies have short rows: they must be fewer by a sixth (measured: layers of 1x3x3 and 3x3 taps).
         fewer = 6 * _moved(convolution, part, weight, unfolded) <= 5 * _moved(convolution, part, weight, all_axes)
-        return ("fold", unfolded) if fewer else ("stream", 0)
-    if unfolded < all_axes or _has_long_rows(convolution, part, weight):
+        if fewer:
+            return "fold", unfolded
+    elif unfolded < all_axes or _has_long_rows(convolution, part, weight):
         return "fold", unfolded
-    return "stream", 0
+    small = few and fits and convolution.groups == 1 and part == "weight_gradient"
+    return "materialise" if small else "stream", 0
+
+
+def _is_added_up(convolution: Convolution, part: str, weight: tuple[int, ...]) -> bool:
+    """Whether so few products are better added up tap by tap: of several groups, but for a weight gradient of several axes that
+    is not depthwise; of one group, where at most four channels are summed (measured: of 16 channels 5 to 10 times slower), at a
+    stride 32 terms and in an image's output alone (49 terms twice slower); and of one channel, last, of a signal."""
+    window, groups = convolution.window, convolution.groups
+    if groups > 1:
+        return part != "weight_gradient" or window.rank == 1 or weight[0] * weight[1] == groups
+    strided = max(window.stride) > 1
+    if part == "output":
+        return weight[1] <= _FEW_SUMMED and not (strided and weight[1] * window.taps > _FEW_STRIDED)
+    if part == "input_gradient":
+        return weight[0] <= _FEW_SUMMED and not (strided and window.rank > 1)
+    return convolution.channels_last and window.rank == weight[1] == 1
 
 
 def _has_wide_kernel(convolution: Convolution, unfolded: int) -> bool:
@@ -106,6 +126,29 @@ def _is_first_layer(convolution: Convolution, weight: tuple[int, ...], batch: in
     return few and fits and convolution.groups == max(window.stride) == 1 and not convolution.channels_last
 
 
+def _of_phases(
+    convolution: Convolution, part: str, weight: tuple[int, ...]
+) -> tuple[Convolution, str, tuple[int, ...]]:
+    """What `phases` makes of a convolution and the shape of its weight."""
+    inner = convolution.of_phases
+    return inner, part, (weight[0], weight[1] * math.prod(convolution.window.stride), *inner.window.kernel)
+
+
+def _takes_phases(convolution: Convolution, part: str, weight: tuple[int, ...], fits: bool) -> bool:
+    """Whether a stride is taken apart: where a quarter less is moved than U has, and of long rows of few channels, which are
+    copied without gaps then; of eight taps a phase, so that phases are an eighth of U, or four of a signal whose U is small
+    (measured: of four taps a phase images are slower)."""
+    window = convolution.window
+    phases = math.prod(window.stride)
+    least = _TAPS_A_PHASE // 2 if fits and window.rank == 1 else _TAPS_A_PHASE
+    if not convolution.has_phases or window.taps < least * phases:
+        return False
+    inner, _, split = _of_phases(convolution, part, weight)
+    moved = weight[1] * phases + _moved(inner, part, split, _unfolded(inner, part, split, window.rank))
+    long_rows = window.rank == 1 and _has_long_rows(convolution, part, weight)
+    return long_rows or 4 * moved <= 3 * math.prod(weight[1:])
+
+
 def _is_small_sample(convolution: Convolution, part: str, weight: tuple[int, ...], unfolded: int) -> bool:
     """Whether `jax.vmap` asks for the weight gradient of every sample, and U, the only factor that is copied then, has no more
     rows than `fold` would copy; of several axes, stride 1 and channels first (measured: of signals and strided layers slower)."""
@@ -128,12 +171,12 @@ def _unfolded_cells(convolution: Convolution, weight: tuple[int, ...], batch: in
     return batch * convolution.groups * math.prod(weight[1:]) * math.prod(convolution.out_spatial)
 
 
-def unfolded_bytes(convolution: Convolution, weight: tuple[int, ...], image: Array) -> int:
+def unfolded_bytes(convolution: Convolution, weight: tuple[int, ...], image: Array | ShapeDtypeStruct) -> int:
     """Of U in the dtype of the image, and of all that `jax.vmap` makes beside it."""
     return image.dtype.itemsize * _unfolded_cells(convolution, weight, _samples(convolution, image))
 
 
-def _samples(convolution: Convolution, image: Array) -> int:
+def _samples(convolution: Convolution, image: Array | ShapeDtypeStruct) -> int:
     """In memory at the same time."""
     return convolution.mapped * image.shape[0]
 
@@ -181,6 +224,8 @@ def chosen(convolution: Convolution, part: str, weight: tuple[int, ...], image: 
         name, unfolded = rule(convolution, part, weight, _samples(convolution, image))
     else:
         name, unfolded = convolution.engine, _unfolded(convolution, part, weight, convolution.window.rank - 1)
+        if name == "phases" and convolution.has_phases:
+            unfolded = _unfolded(*_of_phases(convolution, part, weight), convolution.window.rank)
     engine = importlib.import_module(f"jaxconv.engines.{name if image.size else 'materialise'}")
     moved = name == "taps" and convolution.channels_last and _has_many_terms(convolution, part, weight)
     alone = unfolded_bytes(convolution, weight, image) > _ALONE
@@ -251,12 +296,14 @@ def _parts(convolution: Convolution, name: str, part: str, weight: tuple[int, ..
     tile of the whole batch would be short rows of every sample.
     """
     tile = _tile(convolution, name, part, weight, image)
-    if name not in ("stream", "fold"):
+    if name not in ("stream", "fold", "phases"):
         return 1, tile
     batch, size = image.shape[0], jnp.dtype(convolution.accumulate).itemsize * convolution.mapped
     sample = size * _unfolded_cells(convolution, weight, 1)
     u = unfolded_bytes(convolution, weight, image)
     room = _CPU_TILE if u <= _SMALL_U else min(_CPU_TILE, u // 12)
+    if name == "phases" and convolution.has_phases:
+        name, (convolution, _, weight) = "fold", _of_phases(convolution, part, weight)
     if name == "fold" and not (part == "input_gradient" and max(convolution.window.stride) > 1):
         # What it writes instead of U.
         positions = convolution.spatial if part == "input_gradient" else convolution.out_spatial

@@ -168,6 +168,23 @@ class Convolution:
         kernel = jnp.flip(kernel, range(3, kernel.ndim))
         return kernel.reshape(-1, *kernel.shape[2:])
 
+    @property
+    def has_phases(self) -> bool:
+        """Whether `phases` can take a stride apart: one that divides the kernel, without dilation, channels first."""
+        window = self.window
+        divided = not any(taps % stride for taps, stride in zip(window.kernel, window.stride, strict=True))
+        return divided and max(window.stride) > 1 and max(window.dilation) == 1 and not self.channels_last
+
+    @property
+    def of_phases(self) -> "Convolution":
+        """The convolution of stride 1 that `phases` makes of this one: over every stride-th cell that some window reads."""
+        window, rank = self.window, self.window.rank
+        kernel = tuple(taps // stride for taps, stride in zip(window.kernel, window.stride, strict=True))
+        reach = [window.reach(axis, positions) for axis, positions in enumerate(self.out_spatial)]
+        spatial = tuple(cells // stride for cells, stride in zip(reach, window.stride, strict=True))
+        inner = Window(kernel, (1,) * rank, ((0, 0),) * rank, (1,) * rank)
+        return replace(self, window=inner, spatial=spatial)
+
     def by_group(self, weight: Array) -> Array:
         """A weight as (g, output channels of a group, input channels of a group, *kernel)."""
         return weight.reshape(self.groups, -1, *weight.shape[1:])

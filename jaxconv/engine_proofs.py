@@ -97,11 +97,11 @@ def of_batches() -> Iterator[Proof]:
         "input_gradient": (image_by_parts(materialise.input_gradient, 1), (weight, output)),
         "weight_gradient": (sum_by_parts(materialise.weight_gradient), (input, output)),
     }
+    where = "6 samples in 3 parts"
     for part, (function, shapes) in by_parts.items():
         parted = named(f"{part} by parts", partial(function, replace(whole, parts=3)))
         plain = named(part, partial(getattr(materialise, part), whole))
         what = part.replace("_", " ")
-        where = "6 samples in 3 parts"
         yield Proof("batch in parts", f"{what} is that of all", where, partial(prove_equal, parted, plain, *shapes))
         yield Proof("batch in parts", f"VJP of {what}", where, partial(prove_vjp, parted, *shapes))
 

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 from jax.extend import core
 from jax.interpreters import ad, batching, mlir, partial_eval
 
@@ -43,7 +44,7 @@ def with_rule(function: Function, rule: Rule, on_devices: Function | None = None
             return rule(call, function, static, length, _filled(given, batched), _filled(given, present))
 
         present = [array for array in arrays if array is not None]
-        if not any(isinstance(array, jax.core.Tracer) for array in present):
+        if not any(isinstance(array, Tracer) for array in present):
             return function(static, *arrays)
         jaxpr = jax.make_jaxpr(of_those_given)(*present)
         return _call_p.bind(*present, call=jaxpr, function=of_those_given, rule=mapped)

@@ -224,6 +224,11 @@ RULE = [
     ((64, 256, 1, 1), 1, 1, ("batched", "batched", "batched")),
     ((512, 256, 1, 1), 1, 1, ("fold 0", "fold 0", "stream")),
     ((64, 256, 1, 1), 2, 1, ("stream", "fold 0", "stream")),
+    ((16, 8, 4, 4, 4), 2, 1, ("phases 0", "phases 2", "phases 0")),
+    ((16, 16, 8, 8), 2, 1, ("phases 0", "phases 1", "phases 0")),
+    ((64, 3, 8, 8), 2, 1, ("stream", "fold 0", "stream")),
+    ((64, 64, 16), 4, 1, ("stream", "fold 0", "stream")),
+    ((64, 32, 2, 2), 2, 1, ("stream", "fold 0", "stream")),
 ]
 
 
@@ -234,8 +239,20 @@ SMALL = [
     ((256, 128, 3, 3), (2, 1), 1, ("materialise", "fold 0", "materialise")),
     ((512, 256, 1, 1), 2, 1, ("stream", "fold 0", "stream")),
     ((64, 64, 5), 3, 1, ("materialise", "fold 0", "materialise")),
-    ((6, 1, 5, 5), 1, 1, ("taps", "taps", "materialise")),
-    ((6, 1, 5), 1, 1, ("taps", "taps", "taps")),
+    ((6, 1, 5, 5), 1, 1, ("taps", "fold 0", "materialise")),
+    ((4, 4, 3, 3), 1, 1, ("taps", "taps", "fold 1")),
+    ((8, 2, 3, 3), 1, 1, ("taps", "fold 0", "materialise")),
+    ((1, 16, 3, 3), 1, 1, ("fold 0", "taps", "fold 0")),
+    ((4, 4, 3, 3), 2, 1, ("materialise", "fold 0", "materialise")),
+    ((16, 1, 4, 4), 2, 1, ("taps", "fold 0", "materialise")),
+    ((4, 4, 5), 2, 1, ("taps", "taps", "materialise")),
+    ((6, 1, 5), 1, 1, ("taps", "batched", "batched")),
+    ((192, 3, 16, 16), 16, 1, ("materialise", "materialise", "materialise")),
+    ((64, 32, 2, 2), 2, 1, ("materialise", "materialise", "materialise")),
+    ((32, 8, 16), 4, 1, ("materialise", "fold 0", "materialise")),
+    ((16, 64, 16), 4, 1, ("phases 0", "phases 1", "phases 0")),
+    ((16, 16, 6, 6), 2, 1, ("phases 0", "phases 2", "phases 0")),
+    ((16, 16, 6, 6), 3, 1, ("materialise", "fold 0", "materialise")),
     ((8, 4, 3, 3), 1, 4, ("taps", "taps", "fold 1")),
     ((48, 3, 3, 3), 1, 1, ("batched", "batched", "batched")),
     ((26, 3, 3, 3), 1, 1, ("stream", "fold 0", "stream")),
@@ -261,6 +278,8 @@ LAST = [
     (1, (144, 1, 15, 15), 1, 144, ("taps moved", "taps moved", "taps moved")),
     (1, (144, 1, 16, 16), 1, 144, ("taps moved", "taps moved", "fold 1")),
     (1, (128, 2, 3, 3), 2, 64, ("taps moved", "taps", "stream")),
+    (1, (16, 16, 6, 6), 2, 1, ("stream", "fold 0", "stream")),
+    (1, (16, 1, 9), 1, 1, ("taps", "fold 0", "taps")),
 ]
 
 
@@ -276,7 +295,7 @@ def test_the_rule(batch, weight, stride, groups, expected, last):
     for part in ("output", "input_gradient", "weight_gradient"):
         module, chosen = choice.chosen(convolution, part, weight, image)
         name = module.__name__.rpartition(".")[2]
-        name += f" {chosen.unfolded}" if name == "fold" else ""
+        name += f" {chosen.unfolded}" if name in ("fold", "phases") else ""
         told.append(f"{name} moved" if chosen.channels_moved else name)
     assert tuple(told) == expected
 
@@ -352,6 +371,8 @@ LARGE = [
     ("grouped", (8, 128, 56, 56), (128, 4, 3, 3), {"padding": 1, "groups": 32}),
     ("four groups", (4, 96, 27, 27), (256, 24, 5, 5), {"padding": 2, "groups": 4}),
     ("pointwise", (8, 256, 56, 56), (64, 256, 1, 1), {}),
+    ("phases", (1, 8, 64, 64, 64), (16, 8, 4, 4, 4), {"stride": 2, "padding": 1}),
+    ("phases of a signal", (16, 1, 16000), (64, 1, 80), {"stride": 4}),
     ("image", (1, 16, 4096, 4096), (16, 16, 3, 3), {"padding": 1}),
 ]
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from devices import on_eight
+from jax.extend import core
 
 import jaxconv
 from jaxconv import evaluation
@@ -22,7 +23,7 @@ def shapes_in(jaxpr):
     """Of everything that a jaxpr makes, inside other primitives too."""
     for equation in jaxpr.eqns:
         yield from (variable.aval.shape for variable in equation.outvars)
-        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+        for inner in core.jaxprs_in_params(equation.params):
             yield from shapes_in(inner)
 
 
