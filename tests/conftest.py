@@ -14,6 +14,7 @@ hypothesis.settings.load_profile("jaxconv")
 # torch here; the others test what is traced, and take a fifth less time without most of them.
 OPTIMISED = {
     "test_benchmarks",
+    "test_compiled",
     "test_confirmation",
     "test_conv",
     "test_conv_transpose",

@@ -1,0 +1,164 @@
+"""The rule that chooses an engine, from static shapes, dtype and layout; and an engine that is named."""
+
+import importlib
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxconv
+from jaxconv import choice
+from jaxconv.convolution import Convolution
+from jaxconv.engines import NAMES
+from jaxconv.window import make_window
+
+RULE = [
+    # weight, stride, groups: output, input gradient, weight gradient of 1024 samples
+    ((64, 64, 3, 3), 1, 1, ("fold 1", "fold 1", "fold 1")),
+    ((256, 64, 3, 3), 1, 1, ("stream", "fold 0", "stream")),
+    ((64, 3, 7, 7), 2, 1, ("stream", "fold 0", "stream")),
+    ((256, 128, 3, 3), 2, 1, ("stream", "fold 0", "stream")),
+    ((256, 128, 3, 3), (2, 1), 1, ("fold 1", "fold 0", "fold 1")),
+    ((256, 128, 3, 3), (1, 2), 1, ("stream", "fold 0", "stream")),
+    ((16, 256, 3, 3), 1, 1, ("fold 0", "stream", "fold 0")),
+    ((48, 3, 3, 3), 1, 1, ("stream", "fold 0", "stream")),
+    ((32, 16, 3, 3, 3), 1, 1, ("fold 2", "fold 1", "fold 2")),
+    ((144, 64, 1, 3, 3), 1, 1, ("fold 2", "fold 2", "stream")),
+    ((64, 64, 5), 1, 1, ("fold 0", "fold 0", "fold 0")),
+    ((24, 1, 25), 1, 1, ("fold 1", "fold 0", "fold 1")),
+    ((30, 2, 16), 1, 1, ("fold 1", "fold 0", "fold 1")),
+    ((30, 4, 9), 1, 1, ("stream", "fold 0", "stream")),
+    ((64, 4, 5), 1, 1, ("batched", "batched", "batched")),
+    ((64, 1, 5, 5), (2, 1), 1, ("fold 2", "fold 0", "stream")),
+    ((64, 3, 5, 5), (2, 1), 1, ("fold 2", "fold 0", "fold 2")),
+    ((64, 3, 5, 5), (2, 2), 1, ("stream", "fold 0", "stream")),
+    ((144, 1, 3, 3), 1, 144, ("taps", "taps", "taps")),
+    ((144, 1, 8, 8), 1, 144, ("taps", "taps", "taps")),
+    ((144, 1, 9, 9), 1, 144, ("taps", "taps", "fold 1")),
+    ((144, 1, 9, 9), (1, 2), 144, ("taps", "taps", "taps")),
+    ((144, 1, 5, 17), 1, 144, ("taps", "taps", "taps")),
+    ((144, 1, 5, 5, 5), 1, 144, ("taps", "taps", "fold 1")),
+    ((128, 4, 3, 3), 2, 32, ("taps", "taps", "stream")),
+    ((128, 4, 9), 1, 32, ("taps", "taps", "taps")),
+    ((256, 8, 3, 3), 1, 32, ("fold 1", "fold 1", "fold 1")),
+    ((64, 256, 1, 1), 1, 1, ("batched", "batched", "batched")),
+    ((512, 256, 1, 1), 1, 1, ("fold 0", "fold 0", "stream")),
+    ((64, 256, 1, 1), 2, 1, ("stream", "fold 0", "stream")),
+    ((16, 8, 4, 4, 4), 2, 1, ("phases 0", "phases 2", "phases 0")),
+    ((16, 16, 8, 8), 2, 1, ("phases 0", "phases 1", "phases 0")),
+    ((64, 3, 8, 8), 2, 1, ("stream", "fold 0", "stream")),
+    ((64, 64, 16), 4, 1, ("stream", "fold 0", "stream")),
+    ((64, 32, 2, 2), 2, 1, ("stream", "fold 0", "stream")),
+]
+
+
+SMALL = [
+    # The same of one sample, whose U is small.
+    ((64, 64, 3, 3), 1, 1, ("fold 1", "fold 1", "fold 1")),
+    ((256, 128, 3, 3), 2, 1, ("materialise", "fold 0", "materialise")),
+    ((256, 128, 3, 3), (2, 1), 1, ("materialise", "fold 0", "materialise")),
+    ((512, 256, 1, 1), 2, 1, ("stream", "fold 0", "stream")),
+    ((64, 64, 5), 3, 1, ("materialise", "fold 0", "materialise")),
+    ((6, 1, 5, 5), 1, 1, ("taps", "fold 0", "materialise")),
+    ((4, 4, 3, 3), 1, 1, ("taps", "taps", "fold 1")),
+    ((8, 2, 3, 3), 1, 1, ("taps", "fold 0", "materialise")),
+    ((1, 16, 3, 3), 1, 1, ("fold 0", "taps", "fold 0")),
+    ((4, 4, 3, 3), 2, 1, ("materialise", "fold 0", "materialise")),
+    ((16, 1, 4, 4), 2, 1, ("taps", "fold 0", "materialise")),
+    ((4, 4, 5), 2, 1, ("taps", "taps", "materialise")),
+    ((6, 1, 5), 1, 1, ("taps", "batched", "batched")),
+    ((192, 3, 16, 16), 16, 1, ("materialise", "materialise", "materialise")),
+    ((64, 32, 2, 2), 2, 1, ("materialise", "materialise", "materialise")),
+    ((32, 8, 16), 4, 1, ("materialise", "fold 0", "materialise")),
+    ((16, 64, 16), 4, 1, ("phases 0", "phases 1", "phases 0")),
+    ((16, 16, 6, 6), 2, 1, ("phases 0", "phases 2", "phases 0")),
+    ((16, 16, 6, 6), 3, 1, ("materialise", "fold 0", "materialise")),
+    ((8, 4, 3, 3), 1, 4, ("taps", "taps", "fold 1")),
+    ((48, 3, 3, 3), 1, 1, ("batched", "batched", "batched")),
+    ((26, 3, 3, 3), 1, 1, ("stream", "fold 0", "stream")),
+    ((48, 3, 3, 3), 1, 2, ("stream", "fold 0", "stream")),
+    ((48, 3, 3, 3), (2, 1), 1, ("materialise", "fold 0", "materialise")),
+    ((64, 1, 4, 8), 1, 1, ("batched", "batched", "batched")),
+    ((64, 1, 3, 11), 1, 1, ("stream", "fold 0", "stream")),
+]
+
+
+LAST = [
+    # Channels last, of 1024 samples and of one.
+    (1024, (64, 64, 3, 3), 1, 1, ("fold 1", "fold 1", "fold 1")),
+    (1024, (512, 256, 1, 1), 1, 1, ("batched", "batched", "stream")),
+    (1, (512, 256, 1, 1), 1, 1, ("batched", "batched", "batched")),
+    (1, (64, 16, 1, 1), 1, 4, ("fold 0", "fold 0", "stream")),
+    (1, (256, 128, 3, 3), 2, 1, ("stream", "fold 0", "stream")),
+    (1, (32, 1, 10), 1, 1, ("stream", "fold 0", "stream")),
+    (1, (48, 3, 3, 3), 1, 1, ("stream", "fold 0", "stream")),
+    (1, (144, 1, 4, 4), 1, 144, ("taps", "taps", "taps")),
+    (1, (144, 1, 17), 1, 144, ("taps moved", "taps moved", "taps moved")),
+    (1, (128, 2, 3, 3), 1, 64, ("taps moved", "taps moved", "fold 1")),
+    (1, (144, 1, 15, 15), 1, 144, ("taps moved", "taps moved", "taps moved")),
+    (1, (144, 1, 16, 16), 1, 144, ("taps moved", "taps moved", "fold 1")),
+    (1, (128, 2, 3, 3), 2, 64, ("taps moved", "taps", "stream")),
+    (1, (16, 16, 6, 6), 2, 1, ("stream", "fold 0", "stream")),
+    (1, (16, 1, 9), 1, 1, ("taps", "fold 0", "taps")),
+]
+
+
+@pytest.mark.parametrize(
+    ("batch", "weight", "stride", "groups", "expected", "last"),
+    [(1024, *row, False) for row in RULE] + [(1, *row, False) for row in SMALL] + [(*row, True) for row in LAST],
+)
+def test_the_rule(batch, weight, stride, groups, expected, last):
+    window = make_window(weight[2:], stride, 0, 1, len(weight) - 2)
+    convolution = Convolution(window, (32,) * window.rank, groups, None, jnp.float32, jnp.float32, last)
+    image = jnp.zeros((batch, 1))  # of which its batch alone is looked at
+    told = []
+    for part in ("output", "input_gradient", "weight_gradient"):
+        module, chosen = choice.chosen(convolution, part, weight, image)
+        name = module.__name__.rpartition(".")[2]
+        name += f" {chosen.unfolded}" if name in ("fold", "phases") else ""
+        told.append(f"{name} moved" if chosen.channels_moved else name)
+    assert tuple(told) == expected
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("bfloat16", "taps"), ("float32", "fold"), ("float64", "fold")])
+def test_a_wide_kernel_is_multiplied_in_other_than_16_bits(dtype, expected):
+    window = make_window((9, 9), 1, 4, 1, 2)
+    convolution = Convolution(window, (32, 32), 8, None, jnp.dtype(dtype), jnp.promote_types(dtype, "float32"))
+    assert choice.rule(convolution, "weight_gradient", (8, 1, 9, 9), 4)[0] == expected
+
+
+@pytest.mark.parametrize(("dtype", "batch", "expected"), [("float32", 128, "batched"), ("bfloat16", 128, "stream")])
+def test_products_of_16_bit_numbers_are_in_one_piece_only_where_they_are_small(dtype, batch, expected):
+    """They are in float32 before they are rounded: here 32 MB, of a U of 14 MB in float32."""
+    window = make_window((3, 3), 1, 1, 1, 2)
+    convolution = Convolution(window, (32, 32), 1, None, jnp.dtype(dtype), jnp.float32)
+    assert choice.rule(convolution, "output", (64, 3, 3, 3), batch)[0] == expected
+    assert choice.rule(convolution, "output", (64, 3, 3, 3), batch // 2)[0] == "batched"
+
+
+@pytest.mark.parametrize("engine", NAMES)
+def test_a_named_engine_is_the_one_that_runs(engine, monkeypatch):
+    called = []
+    module = importlib.import_module(f"jaxconv.engines.{engine}")
+    for part in ("output", "input_gradient", "weight_gradient"):
+        plain = getattr(module, part)
+        monkeypatch.setattr(module, part, lambda *a, plain=plain, part=part: (called.append(part), plain(*a))[1])
+    jax.clear_caches()
+    input, weight = jnp.ones((1, 3, 7)), jnp.ones((2, 3, 3))
+    jax.vjp(lambda x, w: jaxconv.conv(x, w, engine=engine), input, weight)[1](jnp.ones((1, 2, 5)))
+    assert {"output", "input_gradient", "weight_gradient"} <= set(called)
+    called.clear()
+    jax.vjp(lambda x, w: jaxconv.conv_transpose(x, w, engine=engine), input[:, :2], weight)[1](jnp.ones((1, 3, 9)))
+    assert {"output", "input_gradient", "weight_gradient"} <= set(called)
+    jax.clear_caches()
+
+
+def test_arguments_that_name_a_choice_are_checked():
+    input, weight = jnp.ones((1, 3, 7)), jnp.ones((2, 3, 3))
+    for function in (jaxconv.conv, jaxconv.conv1d):
+        with pytest.raises(ValueError, match=r"`engine` must be one of 'auto', .*, got 'fast'"):
+            function(input, weight, engine="fast")
+    with pytest.raises(ValueError, match=r'`data_format` must be "channels_first" or "channels_last", got \'NHWC\''):
+        jaxconv.conv(input, weight, data_format="NHWC")
+    with pytest.raises(ValueError, match=r"`input` must have 3 channels .*, got 7"):
+        jaxconv.conv(input, weight, data_format="channels_last")

@@ -1,0 +1,143 @@
+"""What XLA makes of the engines: the platform, what is in loops and calls, memory, and what several devices tell each other."""
+
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import memory
+import numpy as np
+import pytest
+from devices import on_eight
+from jax import export
+
+import jaxconv
+from jaxconv.engines import NAMES
+
+
+@pytest.mark.parametrize(("platform", "loops"), [("cpu", True), ("cuda", False), ("tpu", False)])
+def test_tiles_are_those_of_the_platform_that_is_compiled_for(platform, loops):
+    """Not those of the process, which runs on a CPU: there U is cut into tiles, elsewhere this one is in one piece."""
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((8, 64, 56, 56), (64, 64, 3, 3))]
+    lowered = export.export(jax.jit(lambda x, w: jaxconv.conv(x, w, padding=1)), platforms=[platform])(*shapes)
+    assert ("stablehlo.while" in lowered.mlir_module()) == loops
+
+
+@pytest.mark.parametrize(("platform", "calls"), [("cpu", True), ("cuda", False)])
+@pytest.mark.parametrize("weight", [(8, 1, 2, 2), (8, 1, 5, 5)], ids=["few terms", "channels moved"])
+def test_calls_are_for_a_cpu(platform, calls, weight):
+    """With channels last. On an accelerator nothing is to be gained, and a call that must not be inlined is a risk."""
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((16, 128, 128, 8), weight)]
+    function = jax.jit(partial(jaxconv.conv2d, padding=1, groups=8, data_format="channels_last"))
+    assert ('inlineable = "false"' in export.export(function, platforms=[platform])(*shapes).mlir_module()) == calls
+    if calls:
+        assert re.search(r"call\(.*inlineable", str(function.lower(*shapes).compile().as_text()))
+
+
+def inside_loops(text: str) -> dict[str, str]:
+    """The computations of a compiled program that the bodies of its loops run, by name."""
+    blocks = {
+        match[1]: block
+        for block in text.split("\n}\n")
+        if (match := re.search(r"^%?([\w.-]+) \(", block.strip(), re.M))
+    }
+    left, found = re.findall(r"body=%([\w.-]+)", text), {}
+    while left:
+        name = left.pop()
+        if name not in found:
+            found[name] = blocks[name]
+            left += re.findall(r"(?:calls|to_apply|body)=%([\w.-]+)", blocks[name])
+    return found
+
+
+@pytest.mark.parametrize("engine", ["fold", "stream"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_what_every_tile_needs_of_a_weight_is_made_once(engine, stride):
+    """And not in the loop over the tiles: a weight may be larger than a tile. What runs in the loop is not called but inlined."""
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((512, 96, 9, 9), (160, 96, 3, 3))]
+    layer = partial(jaxconv.conv2d, padding=1, stride=stride, engine=engine)
+    g = jax.eval_shape(layer, *shapes)
+    for function, arguments in ((layer, shapes), (lambda x, w, g: jax.vjp(layer, x, w)[1](g)[0], [*shapes, g])):
+        inside = inside_loops(str(jax.jit(function).lower(*arguments).compile().as_text()))
+        text = "\n".join(inside.values())
+        assert "dot(" in text
+        assert not [name for name in inside if name.startswith("closed_call")]
+        moved = re.findall(r"f32\[([\d,]+)\]\S* (?:transpose|copy)\(", text)
+        assert not [sizes for sizes in moved if np.prod(list(map(int, sizes.split(",")))) == 160 * 96 * 9]
+
+
+LARGE = [
+    ("r64", (8, 64, 56, 56), (64, 64, 3, 3), {"padding": 1}),
+    ("first layer", (8, 3, 160, 160), (64, 3, 7, 7), {"stride": 2, "padding": 3}),
+    ("signal", (4, 64, 4096), (64, 64, 5), {"padding": 2}),
+    ("depthwise", (4, 96, 56, 56), (96, 1, 3, 3), {"padding": 1, "groups": 96}),
+    ("grouped", (8, 128, 56, 56), (128, 4, 3, 3), {"padding": 1, "groups": 32}),
+    ("four groups", (4, 96, 27, 27), (256, 24, 5, 5), {"padding": 2, "groups": 4}),
+    ("pointwise", (8, 256, 56, 56), (64, 256, 1, 1), {}),
+    ("phases", (1, 8, 64, 64, 64), (16, 8, 4, 4, 4), {"stride": 2, "padding": 1}),
+    ("phases of a signal", (16, 1, 16000), (64, 1, 80), {"stride": 4}),
+    ("image", (1, 16, 4096, 4096), (16, 16, 3, 3), {"padding": 1}),
+]
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["channels_first", "channels_last"])
+@pytest.mark.parametrize(("input", "weight", "options"), [case[1:] for case in LARGE], ids=[case[0] for case in LARGE])
+def test_temporaries_are_a_quarter_of_u_at_most(input, weight, options, last):
+    """Of the compiled VJP; and of a large image less than 1.5 times input and output."""
+    temporaries, u, given, result = memory.of_vjp(input, weight, options, last, jnp.float32)
+    assert u > 2**24
+    assert temporaries <= min(u / 4, 1.5 * (given + result))
+
+
+@pytest.mark.parametrize("weight", [(64, 1, 5), (64, 64, 5)], ids=["taps", "fold"])
+def test_output_and_gradient_of_one_shape_are_not_copied_from_one_array(weight):
+    """Which XLA would do if both were filled with the same before their first tile."""
+    options = {"padding": 2, "groups": 64 // weight[1]}
+    temporaries, _, _, result = memory.of_vjp((16, 64, 8192), weight, options, False, jnp.float32)
+    assert temporaries < result / 2
+
+
+def test_output_and_gradients_of_a_small_u_share_their_memory():
+    """Each takes U in a tile or two; all at the same time they would have more than 32 MB, which is mapped anew at every call."""
+    temporaries, u, _, _ = memory.of_vjp((8, 16, 56, 56), (40, 16, 3, 3), {"padding": 1}, False, jnp.float32)
+    assert u < 2**24
+    assert temporaries < 2**25
+
+
+SHARDED = """
+import importlib
+from jaxconv.batches import image_by_parts, sum_by_parts
+from jaxconv.convolution import Convolution
+from jaxconv.window import make_window
+window = make_window((3, 3), 1, 1, 1, 2)
+for told in sys.argv[1:]:
+    name, *ways = told.split(", ")
+    name, _, groups = name.partition(" by ")
+    groups, last = int(groups or 1), "channels last" in ways
+    x = g = (16, 12, 40, 8) if last else (16, 8, 12, 40)
+    w = (8, 8 // groups, 3, 3)
+    for tile, parts in ((2**23, 1), (2**12, 1), (2**12, 2)):
+        engine = importlib.import_module(f"jaxconv.engines.{name}")
+        c = Convolution(window, (12, 40), groups, None, jnp.float32, jnp.float32, last, tile=tile, unfolded=1,
+            parts=parts, calls="calls" in ways, channels_moved="channels moved" in ways)
+        print(told, tile, parts,
+            kinds(partial(image_by_parts(engine.output, 0), c), (x, w), (split, whole), split),
+            kinds(partial(image_by_parts(engine.input_gradient, 1), c), (w, g), (whole, split), split),
+            kinds(partial(sum_by_parts(engine.weight_gradient), c), (x, g), (split, split), whole))
+"""
+
+
+WAYS = (
+    "taps by 8",
+    "stream, calls",
+    "fold, calls",
+    "taps by 8, channels last, calls",
+    "taps by 8, channels last, calls, channels moved",
+)
+
+
+def test_a_sharded_batch_stays_where_it_is():
+    """On 8 devices: no collective in the output and the input gradient, and one all-reduce in the weight gradient."""
+    tiles = (f"{2**23} 1", f"{2**12} 1", f"{2**12} 2")
+    expected = [f"{name} {tile} [] [] ['all-reduce']" for name in (*NAMES, *WAYS) for tile in tiles]
+    assert on_eight(SHARDED, *NAMES, *WAYS) == expected
