@@ -9,8 +9,8 @@ QUANTITIES = ("forward", "input gradient", "weight gradient", "vjp")
 class Case:
     """One layer: shapes with channels first, and torch's options.
 
-    `kind` is "layer"; "per example", a gradient of the weight for every sample by `vmap(grad)`; or "loop", the layer applied
-    ten times in `jax.lax.scan`.
+    `kind` is "layer"; "mapped", the layer of one sample under `jax.vmap`, with the weight shared; "per example", a gradient of
+    the weight for every sample by `vmap(grad)`; or "loop", the layer applied ten times in `jax.lax.scan`.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Case:
 
     @property
     def quantities(self) -> tuple[str, ...]:
-        return {"layer": QUANTITIES, "per example": ("vjp",), "loop": ("forward", "vjp")}[self.kind]
+        return {"per example": ("vjp",), "loop": ("forward", "vjp")}.get(self.kind, QUANTITIES)
 
 
 # The 19 layers of the study that the engines were built after.
@@ -98,7 +98,56 @@ MANY_SAMPLES = (
     Case("m5rows", (854, 1, 640), (32, 1, 80), 4, note="M5 on rows of an image, as in `jaxconv verify`"),
 )
 
-SETS = {"study": STUDY, "held-out": HELD_OUT, "cliffs": CLIFFS, "many-samples": MANY_SAMPLES}
+# Long kernels at a stride, windows side by side, and few channels in or out: layers that lines of the rule were made on.
+STRIDED = (
+    Case("k6s2", (4, 16, 64, 64), (32, 16, 6, 6), 2, 2, note="6x6 at stride 2"),
+    Case("k9s3", (8, 16, 48, 48), (32, 16, 9, 9), 3, 3, note="9x9 at stride 3"),
+    Case("k32s4", (8, 32, 8192), (64, 32, 32), 4, 14, note="signal, 32 taps at stride 4"),
+    Case("vol", (2, 8, 32, 32, 32), (16, 8, 4, 4, 4), 2, 1, note="volume, 4x4x4 at stride 2"),
+    Case("volup", (1, 32, 16, 16, 16), (32, 16, 4, 4, 4), 2, 1, transposed=True, note="volume upsampling"),
+    Case("merge", (8, 96, 56, 56), (192, 96, 2, 2), 2, note="Swin, patch merging"),
+    Case("up2", (8, 64, 28, 28), (64, 32, 2, 2), 2, transposed=True, note="U-Net, up-convolution"),
+    Case("last", (8, 16, 64, 64), (16, 1, 4, 4), 2, 1, transposed=True, note="generator, one channel out"),
+)
+
+# Every sample by itself.
+MAPPED = (
+    Case("vmap r64", (8, 64, 56, 56), (64, 64, 3, 3), padding=1, kind="mapped", note="r64 by vmap"),
+    Case("vmap stem", (8, 3, 224, 224), (64, 3, 7, 7), 2, 3, kind="mapped", note="stem by vmap"),
+    Case("vmap dw3", (8, 144, 56, 56), (144, 1, 3, 3), padding=1, groups=144, kind="mapped", note="dw3 by vmap"),
+    Case("vmap s2", (8, 128, 28, 28), (256, 128, 3, 3), 2, 1, kind="mapped", note="s2 by vmap"),
+    Case("vmap c1d", (16, 64, 4096), (64, 64, 5), padding=2, kind="mapped", note="c1d by vmap"),
+    Case("each r64", (32, 64, 28, 28), (64, 64, 3, 3), padding=1, kind="per example", note="vmap(grad)"),
+    Case("each mnist", (256, 1, 28, 28), (32, 1, 5, 5), kind="per example", note="vmap(grad)"),
+    Case("each text", (64, 128, 100), (128, 128, 5), padding=2, kind="per example", note="vmap(grad)"),
+    Case("each dw", (64, 64, 14, 14), (64, 1, 3, 3), padding=1, groups=64, kind="per example", note="vmap(grad)"),
+)
+
+# Layers of other networks that were written down before they were timed for the first time, and nothing was changed after it.
+UNSEEN = (
+    Case("yolo", (2, 128, 40, 40), (256, 128, 3, 3), 2, 1, note="YOLO, downsampling"),
+    Case("srcnn", (4, 1, 96, 96), (64, 1, 9, 9), padding=4, note="SRCNN, first layer"),
+    Case("vae", (2, 128, 64, 64), (128, 128, 3, 3), padding=1, note="latent diffusion, decoder"),
+    Case("encodec", (4, 32, 12000), (64, 32, 8), 4, 2, note="EnCodec, downsampling"),
+    Case("whisper", (4, 80, 3000), (384, 80, 3), padding=1, note="Whisper, first layer"),
+    Case("c3d1a", (2, 3, 16, 56, 56), (64, 3, 3, 3, 3), padding=1, note="C3D, conv1a"),
+    Case("pix2pix", (4, 128, 32, 32), (128, 64, 4, 4), 2, 1, transposed=True, note="pix2pix, decoder"),
+    Case("dcgan5", (32, 64, 32, 32), (64, 3, 4, 4), 2, 1, transposed=True, note="DCGAN, last layer"),
+    Case("r1x1", (4, 1024, 14, 14), (256, 1024, 1, 1), note="ResNet-50, bottleneck"),
+    Case("cnx", (4, 192, 28, 28), (192, 1, 7, 7), padding=3, groups=192, note="ConvNeXt, second stage"),
+    Case("effnet", (4, 240, 28, 28), (240, 1, 5, 5), padding=2, groups=240, note="EfficientNet"),
+    Case("gated", (8, 192, 700), (384, 192, 3), padding=2, dilation=2, note="gated convolution of a sequence"),
+)
+
+SETS = {
+    "study": STUDY,
+    "held-out": HELD_OUT,
+    "unseen": UNSEEN,
+    "cliffs": CLIFFS,
+    "many-samples": MANY_SAMPLES,
+    "strided": STRIDED,
+    "mapped": MAPPED,
+}
 
 
 def growth() -> dict[str, list[tuple[int, Case]]]:

@@ -91,6 +91,8 @@ def _theirs(setting: Setting, input: Array, weight: Array) -> Array:
 
 def _asked(layer: Callable, kind: str, quantity: str) -> Callable:
     """What is run, of (input, weight, cotangent)."""
+    if kind == "mapped":
+        return _asked(lambda x, w: jax.vmap(lambda sample: layer(sample[None], w)[0])(x), "layer", quantity)
     if kind == "per example":
 
         def loss(weight, sample, cotangent):
@@ -137,7 +139,7 @@ _lax = partial(_by_xla, _theirs)
 def _matmul(setting: Setting) -> Contender | None:
     """The products of eqs. 2-4 alone, of matrices that are there already."""
     case = setting.case
-    if case.kind != "layer":
+    if case.kind in ("per example", "loop"):
         return None
     input, weight, cotangent = arrays(setting)
     # Of a transposed layer the cotangent is what is unfolded.
@@ -204,7 +206,7 @@ def _torch(setting: Setting) -> Contender | None:
         }[setting.quantity]
 
     def call():
-        with torch.no_grad() if case.kind == "layer" else torch.enable_grad():
+        with torch.enable_grad() if case.kind == "per example" else torch.no_grad():
             result = asked()
         if device == "cuda":
             torch.cuda.synchronize()

@@ -18,6 +18,7 @@ TINY = (
     Case("dilated", (2, 4, 17), (6, 4, 3), 1, 2, 2),
     Case("transposed", (2, 4, 5, 4), (4, 6, 3, 3), 2, 1, transposed=True),
     Case("examples", (3, 4, 6, 6), (5, 4, 3, 3), padding=1, kind="per example"),
+    Case("mapped", (3, 4, 6, 6), (5, 4, 3, 3), padding=1, kind="mapped"),
     Case("loop", (2, 4, 6, 6), (4, 2, 3, 3), padding=1, groups=2, kind="loop"),
 )
 
