@@ -43,9 +43,10 @@ _CPU_TILE = 2**23
 _SMALL_U = 2 * _CPU_TILE
 _FAIR_TILE = 3 * 2**20
 _LARGE_TILE = _CPU_TILE // 2
-# Of output and gradients together, in one tile each, more than 32 MB. XLA would keep the temporaries of all at the same time, and
-# the allocator of Linux maps so much memory anew at every call, which takes longer than a small convolution.
-_ALONE = 2**23
+# Output and gradients of a U of more than this take more than 32 MB together, with the copies that U is made of. XLA would keep
+# the temporaries of all at the same time, and the allocator of Linux maps so much memory anew at every call, which takes longer
+# than a small convolution.
+_ALONE = 19 * 2**19
 
 
 def check_engine(engine: Any) -> None:

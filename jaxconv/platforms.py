@@ -20,7 +20,7 @@ def by_platform(convolution: Convolution, engine: Any, function: Callable[..., A
     arrays = [array for array in given if array is not None]
     cells = max(array.size for array in arrays) * convolution.window.taps * math.prod(convolution.window.stride)
     one_tile = cells * jnp.dtype(convolution.accumulate).itemsize <= convolution.tile
-    if one_tile and convolution.parts == 1 and not convolution.channels_moved:
+    if one_tile and convolution.parts == 1 and not convolution.channels_moved and not convolution.alone:
         # The same on every platform.
         return function(convolution, *arrays)
     for_cpu = replace(convolution, calls=True)

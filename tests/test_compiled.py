@@ -97,9 +97,13 @@ def test_output_and_gradient_of_one_shape_are_not_copied_from_one_array(weight):
     assert temporaries < result / 2
 
 
-def test_output_and_gradients_of_a_small_u_share_their_memory():
+@pytest.mark.parametrize(
+    ("input", "weight"), [((8, 16, 56, 56), (40, 16, 3, 3)), ((8, 96, 400), (96, 96, 9))], ids=["two tiles", "one tile"]
+)
+def test_output_and_gradients_of_a_small_u_share_their_memory(input, weight):
     """Each takes U in a tile or two; all at the same time they would have more than 32 MB, which is mapped anew at every call."""
-    temporaries, u, _, _ = memory.of_vjp((8, 16, 56, 56), (40, 16, 3, 3), {"padding": 1}, False, jnp.float32)
+    options = {"padding": weight[-1] // 2}
+    temporaries, u, _, _ = memory.of_vjp(input, weight, options, False, jnp.float32)
     assert u < 2**24
     assert temporaries < 2**25
 
