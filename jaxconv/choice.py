@@ -3,14 +3,15 @@
 | what is asked for | engine | why |
 | --- | --- | --- |
 | depthwise weight gradient of a wide kernel (`_has_wide_kernel`) | `fold` | a product of the taps of two axes |
-| at most 16 pairs of channels in and out a group; 1 for a weight gradient of several axes | `taps` | too little to multiply |
-| such a weight gradient with more, of one group, where U has at most 16 MB | `materialise` | U is cheap; whole, both cores copy |
-| U no more than the output, and at most 16 MB (`_is_first_layer`) | `batched` | no image is moved |
-| input gradient at a stride, but of windows side by side that fit in the next line | `fold` | one product for all phases |
-| others at a stride, channels first, where U has at most 16 MB | `materialise` | the same |
+| at most 16 pairs of channels in and out a group, and few terms to add (`_is_added_up`) | `taps` | too little to multiply |
+| a long kernel at a stride that divides it (`_takes_phases`) | `phases` | copies without gaps, and fewer |
+| input gradient at a stride, but of windows side by side that fit the line after next | `fold` | one product for all phases |
+| U no more than the output (`_is_first_layer`), or than `fold` copies for every sample's gradient (`_is_small_sample`), and at most 16 MB | `batched` | no image is moved |
+| others at a stride, channels first, where U has at most 16 MB | `materialise` | U is cheap; whole, both cores copy |
 | one tap, stride 1, no padding (`_lies_as_u`) | `batched` | nothing is moved |
 | no more is moved when only the first axes are unfolded, and the others, of stride 1, folded | `fold` | K1 + K2 for K1 K2 |
 | long rows of few channels, channels first (`_has_long_rows`) | `fold`, all axes unfolded | rows are copied, not channels |
+| weight gradient of few channels of one group, where U has at most 16 MB | `materialise` | U is cheap |
 | everything else | `stream` | U in tiles, one large product each |
 
 The platform sets the size of a tile: what fits into the cache of a CPU, what fills an accelerator. On a CPU many small samples

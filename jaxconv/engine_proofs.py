@@ -37,6 +37,9 @@ OWN: tuple[tuple[str, Geometry, dict[str, Any]], ...] = (
     ),
     # One product of all samples.
     ("batched", Geometry(2, 1, (3, 2), (2, 3), (1, 1), (1, 1), (1, 1), ((0, 0), (0, 0))), {"channels_last": True}),
+    # A stride that divides the kernel on one axis and on both, with cells that no window reads.
+    ("phases", Geometry(1, 2, (1, 2), (7, 4), (4, 2), (2, 1), (1, 1), ((1, 2), (0, 1))), {}),
+    ("phases", Geometry(1, 1, (2, 1), (8, 6), (4, 3), (2, 3), (1, 1), ((1, 0), (0, 1))), {}),
     # Tiles of two positions, whose stride is seen where the axis is unfolded.
     ("fold", Geometry(1, 1, (1, 1), (9,), (2,), (2,), (1,), ((1, 0),)), {"tile": 24}),
 )
