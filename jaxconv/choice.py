@@ -6,7 +6,8 @@
 | at most 16 pairs of channels in and out a group, and few terms to add (`_is_added_up`) | `taps` | too little to multiply |
 | a long kernel at a stride that divides it (`_takes_phases`) | `phases` | copies without gaps, and fewer |
 | input gradient at a stride, but of windows side by side that fit the line after next | `fold` | one product for all phases |
-| U no more than the output (`_is_first_layer`), or than `fold` copies for every sample's gradient (`_is_small_sample`), and at most 16 MB | `batched` | no image is moved |
+| U at most 16 MB and no more than the output (`_is_first_layer`) | `batched` | no image is moved |
+| a gradient for every sample, U no more than `fold` copies (`_is_small_sample`) | `batched` | the cotangent is not copied |
 | others at a stride, channels first, where U has at most 16 MB | `materialise` | U is cheap; whole, both cores copy |
 | one tap, stride 1, no padding (`_lies_as_u`) | `batched` | nothing is moved |
 | no more is moved when only the first axes are unfolded, and the others, of stride 1, folded | `fold` | K1 + K2 for K1 K2 |
