@@ -84,8 +84,8 @@ def test_a_bug_planted_in_an_engine_is_found(monkeypatch, name, part):
 
     monkeypatch.setattr(engine, part, wrong)
     jax.clear_caches()  # or a jitted function would run the engine that it was traced with
-    geometry = proofs.GEOMETRIES[0]
-    # The first geometry has few channels: that is where `conv` uses taps.
+    # The second geometry has groups of few channels: that is where `conv` uses taps.
+    geometry = proofs.GEOMETRIES[1 if name == "taps" else 0]
     statements = [proof for proof in engine_proofs.of_engine(name, geometry) if "definition" in proof.statement]
     if name == "taps":
         for user in ("conv", "conv1d"):
