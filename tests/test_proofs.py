@@ -84,11 +84,11 @@ def test_a_bug_planted_in_an_engine_is_found(monkeypatch, name, part):
 
     monkeypatch.setattr(engine, part, wrong)
     jax.clear_caches()  # or a jitted function would run the engine that it was traced with
-    # The second geometry has groups of few channels: that is where `conv` uses taps.
-    geometry = proofs.GEOMETRIES[1 if name == "taps" else 0]
+    # A depthwise one is where `conv` uses taps.
+    geometry = proofs.GEOMETRIES[7 if name == "taps" else 0]
     statements = [proof for proof in engine_proofs.of_engine(name, geometry) if "definition" in proof.statement]
     if name == "taps":
-        for user in ("conv", "conv1d"):
+        for user in ("conv", "conv2d"):
             statements += proofs._of_conv(user, getattr(jaxconv, user), geometry)
     users = {proof.subject for proof in statements}
     failing = {proof.subject for proof in statements if "of the VJP" not in proof.statement and not proof.verdict()}
