@@ -36,15 +36,11 @@ def image_by_parts(function: Callable[..., Array], at: int) -> Callable[..., Arr
         def result(index: Start) -> Array:
             return function(convolution, *arrays[:at], _part(convolution, batch, index), *arrays[at + 1 :])
 
-        def step(index: Start, image: Array) -> Array:
-            return lax.dynamic_update_index_in_dim(image, result(index), index, 1)
-
         shape = jax.eval_shape(result, 0)
         # An entry of the weight that an engine's output does not take, if this is a gradient, which may have the same shape.
         weight = arrays[1] if at == 0 else arrays[0][-1:]
         image = unwritten((shape.shape[0], convolution.parts, *shape.shape[1:]), shape.dtype, weight, batch)
-        image = lax.fori_loop(0, convolution.parts, step, image)
-        return image.reshape(-1, *image.shape[2:])
+        return _gathered(result, image)
 
     return by_parts
 
@@ -80,13 +76,18 @@ def mapped_by_parts(function: Callable[..., Array], parts: int, *batches: Array)
             *(one.reshape(-1, *batch.shape[1:]) for one, batch in zip(some, batches, strict=True))
         )
 
-    def step(index: Start, results: Array) -> Array:
-        return lax.dynamic_update_index_in_dim(results, result(index), index, 1)
-
     shape = jax.eval_shape(result, 0)
-    results = blank((shape.shape[0], parts, *shape.shape[1:]), shape.dtype, *batches)
-    results = lax.fori_loop(0, parts, step, results)
-    return results.reshape(-1, *results.shape[2:])
+    return _gathered(result, blank((shape.shape[0], parts, *shape.shape[1:]), shape.dtype, *batches))
+
+
+def _gathered(result: Callable[[Start], Array], room: Array) -> Array:
+    """A batch of the result of every part, put into a room of (samples of a part, parts, ...)."""
+
+    def step(index: Start, room: Array) -> Array:
+        return lax.dynamic_update_index_in_dim(room, result(index), index, 1)
+
+    room = lax.fori_loop(0, room.shape[1], step, room)
+    return room.reshape(-1, *room.shape[2:])
 
 
 def _divided(convolution: Convolution, batch: Array) -> Array:

@@ -5,7 +5,7 @@
 | depthwise weight gradient of a wide kernel (`_has_wide_kernel`) | `fold` | a product of the taps of two axes |
 | at most 16 pairs of channels in and out a group, and few terms to add (`_is_added_up`) | `taps` | too little to multiply |
 | a long kernel at a stride that divides it (`_takes_phases`) | `phases` | copies without gaps, and fewer |
-| input gradient at a stride, but of windows side by side that fit the line after next | `fold` | one product for all phases |
+| input gradient at a stride; windows side by side may be for `materialise`, below | `fold` | one product for all phases |
 | U at most 16 MB and no more than the output (`_is_first_layer`) | `batched` | no image is moved |
 | a gradient for every sample, U no more than `fold` copies (`_is_small_sample`) | `batched` | the cotangent is not copied |
 | others at a stride, channels first, where U has at most 16 MB | `materialise` | U is cheap; whole, both cores copy |
