@@ -2,9 +2,9 @@
 
 The formulas, with a copy of the weight for every sample. One product of all samples, as `materialise` asks for, wants the
 channels of every image before the samples, and XLA moves them there and back; here neither output nor cotangent is moved. For
-layers whose U is small and no more than their output, as that of a first layer mostly is, and for a single tap, whose U is the
-input itself. With channels last a tap of one group is one product of all samples. The rest, and more than 32 taps, which take
-long to compile, are left to `stream`.
+layers whose U is small and no more than their output, as that of a first layer mostly is, or has few rows at a stride; and for
+a single tap, whose U is the input itself. With channels last a tap of one group is one product of all samples. The rest, and
+more than 32 taps, which take long to compile, are left to `stream`.
 """
 
 import operator
