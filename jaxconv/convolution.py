@@ -140,17 +140,26 @@ class Convolution:
         with set_xla_metadata(inlineable="false"):
             return jax.jit(inside)(*arrays)
 
+    def as_call_at(self, function: Callable[..., Array], cells: Sequence[Cells], *arrays: Array) -> Array:
+        """`function(cells, *arrays)` as a call, which is given the places that are not known."""
+        starts = [start for start, _, _ in cells if not isinstance(start, int)]
+
+        def placed(*given: Array) -> Array:
+            left = iter(given[len(arrays) :])
+            own = [(start if isinstance(start, int) else next(left), size, bounds) for start, size, bounds in cells]
+            return function(own, *given[: len(arrays)])
+
+        return self.as_call(placed, *arrays, *starts)
+
     def cut(self, image: Array, cells: Sequence[Cells], at_once: bool = False) -> Array:
         """The cells of the spatial axes of an image, zero where they are outside, as `for_tiles` has them; `at_once` in a call,
         where some are not known: then they are copied as they lie, and whatever moves them finds them in the cache."""
 
-        def part(image: Array, *starts: Array) -> Array:
-            left = iter(starts)
-            own = [(start if isinstance(start, int) else next(left), size, bounds) for start, size, bounds in cells]
-            return cut(self.for_tiles(image, *(start for start, _, _ in own)), self.first_spatial, own)
+        def part(cells: Sequence[Cells], image: Array) -> Array:
+            return cut(self.for_tiles(image, *(start for start, _, _ in cells)), self.first_spatial, cells)
 
-        starts = [start for start, _, _ in cells if not isinstance(start, int)]
-        return self.as_call(part, image, *starts) if at_once and starts else part(image, *starts)
+        known = all(isinstance(start, int) for start, _, _ in cells)
+        return self.as_call_at(part, cells, image) if at_once and not known else part(cells, image)
 
     def turned(self, sizes: tuple[int, ...]) -> "Convolution":
         """The convolution of stride 1 that takes a cotangent of `sizes` to the gradient of the input, with `turned_kernel`."""

@@ -7,7 +7,7 @@ primitive that only `jax.vmap` and the compiler see: any other transformation ta
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial, wraps
+from functools import lru_cache, partial, wraps
 from typing import Any
 
 import jax
@@ -23,6 +23,7 @@ Rule = Callable[..., Array]
 one is left out) to what the mapped function returns."""
 
 _call_p = core.Primitive("jaxconv_call")
+_LAYERS = 4096
 
 
 def with_rule(function: Function, rule: Rule, on_devices: Function | None = None) -> Function:
@@ -33,8 +34,17 @@ def with_rule(function: Function, rule: Rule, on_devices: Function | None = None
 
     @wraps(function)
     def call(static: Any, *arrays: Array | None) -> Array:
-        given = [array is not None for array in arrays]
+        present = [array for array in arrays if array is not None]
+        if not any(isinstance(array, Tracer) for array in present):
+            return function(static, *arrays)
+        of_those_given, mapped = bound(static, tuple(array is not None for array in arrays))
+        with jax.sharding.use_abstract_mesh(jax.sharding.get_abstract_mesh()):
+            jaxpr = jax.make_jaxpr(of_those_given)(*present)
+        return _call_p.bind(*present, call=jaxpr, function=of_those_given, rule=mapped)
 
+    # The same functions for the same layer, as JAX traces one function once for all arrays of the same shapes.
+    @lru_cache(maxsize=_LAYERS)
+    def bound(static: Any, given: tuple[bool, ...]) -> tuple[Function, Callable[..., Array]]:
         def of_those_given(*present: Array, devices: int = 1) -> Array:
             if devices > 1 and on_devices is not None:
                 return on_devices(devices, static, *_filled(given, present))
@@ -43,11 +53,7 @@ def with_rule(function: Function, rule: Rule, on_devices: Function | None = None
         def mapped(length: int, batched: Sequence[bool], *present: Array) -> Array:
             return rule(call, function, static, length, _filled(given, batched), _filled(given, present))
 
-        present = [array for array in arrays if array is not None]
-        if not any(isinstance(array, Tracer) for array in present):
-            return function(static, *arrays)
-        jaxpr = jax.make_jaxpr(of_those_given)(*present)
-        return _call_p.bind(*present, call=jaxpr, function=of_those_given, rule=mapped)
+        return of_those_given, mapped
 
     return call
 
@@ -134,7 +140,8 @@ def _lowered(context: mlir.LoweringRuleContext, *arrays: Any, function: Callable
     place = context.module_context.axis_context
     # Inside `jax.shard_map` what there is to do is one device's.
     devices = place.num_devices if isinstance(place, mlir.ShardingContext) else 1
-    return mlir.lower_fun(partial(function, devices=devices), multiple_results=False)(context, *arrays)
+    of_devices = partial(function, devices=devices) if devices > 1 else jax.jit(function, inline=True)
+    return mlir.lower_fun(of_devices, multiple_results=False)(context, *arrays)
 
 
 def _run(*arrays: Array, function: Callable, **_: Any) -> Array:

@@ -75,6 +75,12 @@ class Tiles:
             places.append(Place(moved, 0, size - length, begun) if count > 1 else Place.known(0, 0))
         return places
 
+    @property
+    def anywhere(self) -> list[Place]:
+        """A tile that may be anywhere on the axes that are cut."""
+        ends = [size - length for size, length in zip(self.sizes, self.shape, strict=True)]
+        return [Place(0, 0, end, 0) for end in ends]
+
     def is_new(self, places: Sequence[Place]) -> Array | None:
         """Which positions of a tile no tile before it has, `shape` of them; None where all are new throughout."""
         new = None

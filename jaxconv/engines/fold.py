@@ -8,16 +8,15 @@ product with one row for every channel and tap, which fold adds up shifted, ever
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
 
 import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
+from jaxconv.copies import Copies, read, seen_cells, shifted
 from jaxconv.engines import stream
-from jaxconv.tiles import Start, Tiles, blank, each, interleaved, piece, put, tiles, unwritten, written_out
-from jaxconv.window import Cells, Taps, backward_taps, forward_taps
+from jaxconv.tiles import Start, blank, each, interleaved, piece, put, tiles, unwritten
+from jaxconv.window import Taps, backward_taps, forward_taps
 
 IN_TILES = True
 
@@ -35,18 +34,23 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     grid = tiles(convolution.out_spatial, _bytes(convolution, batch, channels, out_channels), convolution.tile)
     taps = [forward_taps(window, axis) for axis in range(window.rank)]
 
-    def step(places, result):
-        cells = [window.cells(axis, place, grid.shape[axis]) for axis, place in enumerate(places)]
-        u, seen = _unfold(convolution, input, cells, taps, range(unfolded), grid)
+    def cells(places):
+        return [window.cells(axis, place, grid.shape[axis]) for axis, place in enumerate(places)]
+
+    copies = Copies(convolution, input, range(unfolded), taps, grid, cells)
+
+    def step(places, carry):
+        result, room = carry
+        u, room, seen = copies.of(places, room)
         products = _products(convolution, matrix, rows, u)
         for axis in reversed(range(unfolded, window.rank)):
             products = _sum(convolution, axis, axis - unfolded, products, seen[axis], grid.shape[axis])
-        return put(
-            result, _image(convolution, products, bias), convolution.first_spatial, [place.start for place in places]
-        )
+        starts = [place.start for place in places]
+        return put(result, _image(convolution, products, bias), convolution.first_spatial, starts), room
 
     result = unwritten(convolution.shape(batch, grid.sizes, out_channels), convolution.stored, weight, input)
-    return grid.walk(step, result, ends_apart=window.rank <= _APART)
+    result, _ = grid.walk(step, (result, copies.room()), ends_apart=window.rank <= _APART)
+    return result
 
 
 def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:
@@ -70,10 +74,11 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
 
     def step(places, result):
         cells = [window.backward_cells(axis, places[axis], grid.shape[axis]) for axis in axes]
-        image, skipped = _read(convolution, cotangent, cells, [max(some.count for some in own) for own in phases])
+        cells, skipped = seen_cells(convolution, sizes, cells, [max(some.count for some in own) for own in phases])
+        image = read(convolution, cotangent, cells, at_once=window.rank > 1)
         products = _products(convolution, matrix, rows, convolution.for_sums(image, cotangent.dtype))
         for axis in reversed(axes):
-            taps = [_shifted(some, skipped[axis]) for some in phases[axis]]
+            taps = [shifted(some, skipped[axis]) for some in phases[axis]]
             sums = [_sum(convolution, axis, axis, products, some, grid.shape[axis]) for some in taps]
             products = interleaved(sums, _spatial_axis(convolution, axis, axis))
         begins = [place.start * stride for place, stride in zip(places, window.stride, strict=True)]
@@ -98,15 +103,23 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     sizes = (*out_spatial[:unfolded], *spatial[unfolded:])
     grid = tiles(sizes, _bytes(convolution, batch, in_channels, out_channels), convolution.tile)
     axes = range(window.rank)
-    forward = [forward_taps(window, axis) for axis in axes]
-    backward = [backward_taps(window, axis, 0) for axis in axes]
 
-    def step(places, total):
-        same = [place.cells(length) for place, length in zip(places, grid.shape, strict=True)]
-        cells = [window.cells(axis, places[axis], grid.shape[axis]) for axis in axes[:unfolded]]
-        u, _ = _unfold(convolution, input, cells + same[unfolded:], forward, axes[:unfolded], grid)
-        cells = [window.backward_cells(axis, places[axis], grid.shape[axis]) for axis in axes[unfolded:]]
-        g, _ = _unfold(convolution, cotangent, same[:unfolded] + cells, backward, axes[unfolded:], grid)
+    def ahead(places):
+        seen = [window.cells(axis, places[axis], grid.shape[axis]) for axis in axes[:unfolded]]
+        return seen + [places[axis].cells(grid.shape[axis]) for axis in axes[unfolded:]]
+
+    def back(places):
+        seen = [window.backward_cells(axis, places[axis], grid.shape[axis]) for axis in axes[unfolded:]]
+        return [places[axis].cells(grid.shape[axis]) for axis in axes[:unfolded]] + seen
+
+    taps = [forward_taps(window, axis) for axis in axes], [backward_taps(window, axis, 0) for axis in axes]
+    of_input = Copies(convolution, input, axes[:unfolded], taps[0], grid, ahead)
+    of_cotangent = Copies(convolution, cotangent, axes[unfolded:], taps[1], grid, back)
+
+    def step(places, carry):
+        total, u_room, g_room = carry
+        u, u_room, _ = of_input.of(places, u_room)
+        g, g_room, _ = of_cotangent.of(places, g_room)
         u, g = _as_factor(convolution, u), _as_factor(convolution, g)
         new = grid.is_new(places)
         if new is not None:
@@ -115,11 +128,12 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
             new = new[:, None] if convolution.channels_last else new
             u, g = (jnp.where(new, factor, jnp.zeros((), factor.dtype)) for factor in (u, g))
         terms = u.ndim - (2 if convolution.channels_last else 1)
-        return total + convolution.product(g, u, terms, terms)
+        return total + convolution.product(g, u, terms, terms), u_room, g_room
 
     kernel, outer, inner = window.kernel, out_channels // groups, in_channels // groups
     shape = (*convolution.lead, math.prod(kernel[unfolded:]) * outer, math.prod(kernel[:unfolded]) * inner)
-    total = grid.walk(step, blank(shape, convolution.accumulate, input, cotangent), ends_apart=window.rank <= _APART)
+    total = blank(shape, convolution.accumulate, input, cotangent)
+    total, _, _ = grid.walk(step, (total, of_input.room(), of_cotangent.room()), ends_apart=window.rank <= _APART)
     total = total.reshape(groups, *kernel[unfolded:], outer, *kernel[:unfolded], inner)
     # (g, *folded k, q, *unfolded k, c) to (g, q, c, *k).
     folded = window.rank - unfolded
@@ -137,76 +151,6 @@ def _bytes(convolution: Convolution, batch: int, channels: int, out_channels: in
     kernel, unfolded = convolution.window.kernel, convolution.unfolded
     cells = channels * math.prod(kernel[:unfolded]) + out_channels * math.prod(kernel[unfolded:])
     return batch * cells * jnp.dtype(convolution.accumulate).itemsize
-
-
-def _read(
-    convolution: Convolution, image: Array, cells: Sequence[Cells], counts: Sequence[int], unfolded: Sequence[int] = ()
-) -> tuple[Array, list[int]]:
-    """The cells of an image as (g, channels, N, *spatial), or (g, N, *spatial, channels) where those are last, and how many
-    cells further on than asked for they begin on every axis, which has so many taps; those of the axes `unfolded` are to be
-    copied.
-
-    On an axis where they are known, and the taps written out, what is outside is left to each tap.
-    """
-    batch, spatial, channels = convolution.sizes(image)
-    cells, skipped = list(cells), [0] * len(cells)
-    for axis, count in enumerate(counts):
-        _, size, (least, most) = cells[axis]
-        in_a_loop = axis in unfolded and convolution.copies_in_loops
-        if least == most and written_out(count, in_a_loop):
-            begin = min(max(0, least), spatial[axis] - 1)
-            end = max(begin + 1, min(least + size, spatial[axis]))
-            cells[axis], skipped[axis] = (begin, end - begin, (begin, begin)), begin - least
-    # Copies of it read it where it lies, and of a signal this is one copy too many (measured).
-    part = convolution.cut(image, cells, at_once=not unfolded and convolution.window.rank > 1)
-    inner = channels // convolution.groups
-    _, spatial, _ = convolution.sizes(part)
-    if convolution.channels_last:
-        return jnp.moveaxis(part.reshape(batch, *spatial, convolution.groups, inner), -2, 0), skipped
-    return jnp.moveaxis(part.reshape(batch, convolution.groups, inner, *spatial), 0, 2), skipped
-
-
-def _shifted(taps: Taps, skipped: int) -> Taps:
-    """The same taps of cells that begin so many further on."""
-    return replace(taps, at=taps.at - skipped)
-
-
-def _unfold(
-    convolution: Convolution,
-    image: Array,
-    cells: Sequence[Cells],
-    taps: Sequence[Taps],
-    axes: Sequence[int],
-    grid: Tiles,
-) -> tuple[Array, list[Taps]]:
-    """What every tap of some axes sees of the cells of an image, as (g, *k, channels, N, *spatial), or as
-    (g, N, *spatial, *k, channels) where those are last; and `taps` as they see them."""
-    numbers, lengths = image.dtype, grid.shape
-    # XLA joins the copies of a whole image on all cores, but of a tile it would find out for every entry which copy it is in.
-    joined = convolution.parts == 1 and grid.counts == (1,) * len(lengths)
-    image, skipped = _read(convolution, image, cells, [some.count for some in taps], axes)
-    taps = list(map(_shifted, taps, skipped))
-    dtype = image.dtype
-    image = convolution.for_copies(image)
-    at = 2 + convolution.window.rank if convolution.channels_last else 1
-    for made, axis in enumerate(reversed(axes)):
-        some = taps[axis]
-        spatial_axis = 2 + axis if convolution.channels_last else 3 + made + axis
-        shape = (*image.shape[:spatial_axis], lengths[axis], *image.shape[spatial_axis + 1 :])
-        last = axis == axes[0]
-        room = blank((*shape[:at], some.count, *shape[at:]), dtype if last else image.dtype, image)
-
-        def seen(tap, image=image, some=some, spatial_axis=spatial_axis, length=lengths[axis], dtype=room.dtype):
-            return piece(image, some.at + some.shift * tap, length, spatial_axis, some.stride).astype(dtype)
-
-        def write(tap, room, seen=seen):
-            return lax.dynamic_update_index_in_dim(room, seen(tap), tap, at)
-
-        if joined and written_out(some.count, convolution.copies_in_loops):
-            image = jnp.stack([seen(tap) for tap in range(some.count)], at)
-        else:
-            image = each(some.count, write, room, convolution.copies_in_loops)
-    return convolution.for_sums(image, numbers), taps
 
 
 def _as_factor(convolution: Convolution, image: Array) -> Array:

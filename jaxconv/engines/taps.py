@@ -132,11 +132,12 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
 
 def _depthwise_weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
     """Eq. 4 where every channel is a group, row by row: each tap has sums for all but the first axis, which stay in the cache,
-    and adds what it sees of a row, times the row of the cotangent. They are summed at last."""
+    and adds what it sees of a row, times the row of the cotangent. They are summed at last. The taps of the first axis see
+    neighbouring rows, and are one step."""
     window, first, accumulate = convolution.window, convolution.first_spatial, convolution.accumulate
     batch, (height, *row), channels = convolution.sizes(cotangent)
     high, *others = (forward_taps(window, axis) for axis in range(window.rank))
-    entries = list(itertools.product(*map(range, window.kernel)))
+    entries = list(itertools.product(*map(range, window.kernel[1:])))
     # Rows are copied among zeros, some at a time: as many as divide all, so that none comes twice.
     cells = batch * channels * math.prod(row) * jnp.dtype(accumulate).itemsize
     rows = Tiles((height,), (_divisor(height, convolution.tile // (2 * cells)),))
@@ -150,18 +151,20 @@ def _depthwise_weight_gradient(convolution: Convolution, input: Array, cotangent
 
         def add(index, sums):
             line = piece(other, index, 1, first)
-            lines = [piece(image, high.at + high.shift * n + high.stride * index, 1, first) for n in range(high.count)]
+            lines = piece(image, high.at + high.stride * index, high.count, first, high.shift)
             return [
-                total + _seen(lines[n], first + 1, others, tap, row) * line
-                for (n, *tap), total in zip(entries, sums, strict=True)
+                total + _seen(lines, first + 1, others, tap, row) * line
+                for tap, total in zip(entries, sums, strict=True)
             ]
 
         return lax.fori_loop(0, length, add, sums)
 
-    shape = convolution.shape(batch, (1, *row), channels)
+    shape = convolution.shape(batch, (high.count, *row), channels)
     sums = rows.walk(step, [blank(shape, accumulate, input, cotangent)] * len(entries))
-    axes = [axis for axis in range(len(shape)) if axis != convolution.channel_axis]
-    gradient = jnp.stack([jnp.sum(one, axes) for one in sums], axis=1)
+    axes = [axis for axis in range(len(shape)) if axis not in (first, convolution.channel_axis)]
+    # (c, k of the first axis), or the other way round with channels last.
+    gradient = jnp.stack([jnp.sum(one, axes) for one in sums], axis=-1)
+    gradient = jnp.swapaxes(gradient, 0, 1) if convolution.channels_last else gradient
     return gradient.reshape(channels, 1, *window.kernel).astype(convolution.result)
 
 

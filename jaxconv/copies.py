@@ -1,0 +1,175 @@
+"""What `fold` multiplies: the cells of an image, and copies of them, what every tap of some axes sees.
+
+A tile of eq. 1 on those axes alone, with positions or channels innermost, as the image has them.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxconv.convolution import Convolution
+from jaxconv.tiles import Start, Tiles, blank, each, piece, written_out
+from jaxconv.window import Cells, Place, Taps
+
+
+class Copies:
+    """Copies of an image for every tap of some `axes`, of the `taps` of all axes, tile by tile of a `grid`: of what a tile's
+    places see of the image, its `cells`.
+
+    With channels first the axes behind those that are copied are one with the last of these, if they are read whole and it has
+    no stride: rows are then one long run, which XLA copies faster, and compiles in half the time.
+    """
+
+    def __init__(
+        self,
+        convolution: Convolution,
+        image: Array,
+        axes: Sequence[int],
+        taps: Sequence[Taps],
+        grid: Tiles,
+        cells: Callable[[list[Place]], Sequence[Cells]],
+    ) -> None:
+        self._convolution, self._axes, self._taps, self._grid, self._cells = convolution, axes, taps, grid, cells
+        self._image, self._behind = image, range(0)
+        _, self._spatial, _ = convolution.sizes(image)
+        # Mapped by `jax.vmap` the image would be copied for it.
+        if axes and not convolution.channels_last and convolution.mapped == 1 and taps[axes[-1]].stride == 1:
+            seen, _ = self._seen(grid.anywhere)
+            behind = range(axes[-1] + 1, len(taps))
+            if all(seen[axis][1:] == (self._spatial[axis], (0, 0)) for axis in behind):
+                self._image, self._behind = image.reshape(*image.shape[: 2 + axes[-1]], -1), behind
+
+    def of(self, places: list[Place], room: Array | None) -> tuple[Array, Array | None, Sequence[Taps]]:
+        """What every tap sees in a tile, as (g, *k, channels, N, *spatial), or (g, N, *spatial, *k, channels) with channels last;
+        the room that it is written into; and all taps as they see it."""
+        convolution, dtype = self._convolution, self._image.dtype
+        cells, taps = self._seen(places)
+        if not self._axes:
+            # Of a signal this is one copy too many (measured).
+            part = read(convolution, self._image, cells, at_once=convolution.window.rank > 1)
+            return convolution.for_sums(convolution.for_copies(part), dtype), None, taps
+        runs, *of_runs = self._runs(cells, taps)
+        made = partial(self._copied, *of_runs)
+        if room is None:
+            copied = made(runs, self._image)
+        else:
+            # A call, as XLA would copy all of it before the last copy is written.
+            copied = convolution.as_call_at(made, runs, self._image, room)
+            room = copied if copied.shape == room.shape else room
+        if self._behind:
+            copied = copied.reshape(*copied.shape[:-1], -1, *(cells[axis][1] for axis in self._behind))
+        return convolution.for_sums(copied, dtype), room, taps
+
+    def room(self) -> Array | None:
+        """Room for the copies of a tile, which is carried from tile to tile: XLA would fill a new one for each with zeros, and
+        copy it once more. None for one tile, and with channels last, where short runs are written faster into what was filled
+        just now (measured)."""
+        if not self._axes or max(self._grid.counts) == 1 or self._convolution.channels_last:
+            return None
+        cells, taps, lengths = self._runs(*self._seen(self._grid.anywhere))
+        groups, (batch, channels) = self._convolution.groups, self._image.shape[:2]
+        spatial = [lengths[axis] if axis in self._axes else size for axis, (_, size, _) in enumerate(cells)]
+        counts = [taps[axis].count for axis in self._axes]
+        dtype = self._image.dtype if self._convolution.bits is None else jnp.uint16
+        return blank((groups, *counts, channels // groups, batch, *spatial), dtype, self._image)
+
+    def _seen(self, places: list[Place]) -> tuple[list[Cells], list[Taps]]:
+        """The cells that are read for a tile, and all taps as they see them."""
+        counts = [taps.count for taps in self._taps]
+        cells, skipped = seen_cells(self._convolution, self._spatial, self._cells(places), counts, self._axes)
+        return cells, list(map(shifted, self._taps, skipped))
+
+    def _runs(
+        self, cells: Sequence[Cells], taps: Sequence[Taps]
+    ) -> tuple[Sequence[Cells], Sequence[Taps], Sequence[int]]:
+        """Cells, taps, and how many positions a tap sees, on every axis of the image that is copied."""
+        lengths = self._grid.shape
+        if not self._behind:
+            return cells, taps, lengths
+        last, inner = self._axes[-1], math.prod(cells[axis][1] for axis in self._behind)
+        start, size, (least, most) = cells[last]
+        run = (start * inner, size * inner, (least * inner, most * inner))
+        tap = replace(taps[last], at=taps[last].at * inner, shift=taps[last].shift * inner)
+        return [*cells[:last], run], [*taps[:last], tap], [*lengths[:last], lengths[last] * inner]
+
+    def _copied(
+        self,
+        taps: Sequence[Taps],
+        lengths: Sequence[int],
+        cells: Sequence[Cells],
+        image: Array,
+        room: Array | None = None,
+    ) -> Array:
+        """The copies, an axis after the other from the last to the first: K1 + K2 and not K1 K2 of them."""
+        in_loops = self._convolution.copies_in_loops
+        part = read(self._convolution, image, cells)
+        dtype = part.dtype
+        part = self._convolution.for_copies(part)
+        at = 2 + self._convolution.window.rank if self._convolution.channels_last else 1
+        # XLA joins the copies of a whole image on all cores, but of a tile it would find out for every entry which copy it is in.
+        joined = self._convolution.parts == max(self._grid.counts) == 1
+        for made, axis in enumerate(reversed(self._axes)):
+            count, length, last = taps[axis].count, lengths[axis], axis == self._axes[0]
+            spatial_axis = 2 + axis if self._convolution.channels_last else 3 + made + axis
+            seen = partial(_seen_by, part, taps[axis], length, spatial_axis, dtype if last else part.dtype)
+            if joined and written_out(count, in_loops):
+                part = jnp.stack([seen(tap) for tap in range(count)], at)
+                continue
+            shape = (*part.shape[:spatial_axis], length, *part.shape[spatial_axis + 1 :])
+            shape = (*shape[:at], count, *shape[at:])
+            fits = last and room is not None and room.shape == shape
+            into = room if fits else blank(shape, dtype if last else part.dtype, part)
+            part = each(count, partial(_put_copy, seen, at), into, in_loops)
+        return part
+
+
+def _seen_by(part: Array, taps: Taps, length: int, axis: int, dtype: Any, tap: Start) -> Array:
+    """What one tap of an axis sees of a part of an image."""
+    return piece(part, taps.at + taps.shift * tap, length, axis, taps.stride).astype(dtype)
+
+
+def _put_copy(seen: Callable[[Start], Array], at: int, tap: Start, room: Array) -> Array:
+    return lax.dynamic_update_index_in_dim(room, seen(tap), tap, at)
+
+
+def seen_cells(
+    convolution: Convolution,
+    spatial: Sequence[int],
+    cells: Sequence[Cells],
+    counts: Sequence[int],
+    copied: Sequence[int] = (),
+) -> tuple[list[Cells], list[int]]:
+    """Which cells of an image of so many are to be read for so many taps on every axis, some axes of which are to be `copied`,
+    and how many cells further on than asked for they begin.
+
+    On an axis where they are known, and the taps written out, what is outside is left to each tap.
+    """
+    cells, skipped = list(cells), [0] * len(cells)
+    for axis, count in enumerate(counts):
+        _, size, (least, most) = cells[axis]
+        in_a_loop = axis in copied and convolution.copies_in_loops
+        if least == most and written_out(count, in_a_loop):
+            begin = min(max(0, least), spatial[axis] - 1)
+            end = max(begin + 1, min(least + size, spatial[axis]))
+            cells[axis], skipped[axis] = (begin, end - begin, (begin, begin)), begin - least
+    return cells, skipped
+
+
+def read(convolution: Convolution, image: Array, cells: Sequence[Cells], at_once: bool = False) -> Array:
+    """The cells of an image as (g, channels, N, *spatial), or (g, N, *spatial, channels) where those are last."""
+    part = convolution.cut(image, cells, at_once)
+    batch, spatial, channels = convolution.sizes(part)
+    inner = channels // convolution.groups
+    if convolution.channels_last:
+        return jnp.moveaxis(part.reshape(batch, *spatial, convolution.groups, inner), -2, 0)
+    return jnp.moveaxis(part.reshape(batch, convolution.groups, inner, *spatial), 0, 2)
+
+
+def shifted(taps: Taps, skipped: int) -> Taps:
+    """The same taps of cells that begin so many further on."""
+    return replace(taps, at=taps.at - skipped)
