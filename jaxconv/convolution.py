@@ -80,14 +80,14 @@ class Convolution:
         """The inverse of `channels_second`."""
         return jnp.moveaxis(image, 1, -1) if self.channels_last else image
 
-    def along_channels(self, vector: Array) -> Array:
-        """An entry a channel, in a shape that is broadcast over an image."""
-        return vector if self.channels_last else vector.reshape(-1, *(1,) * self.window.rank)
+    def along_channels(self, vector: Array, axes: int) -> Array:
+        """An entry a channel, in a shape that is broadcast over an image of so many spatial axes."""
+        return vector if self.channels_last else vector.reshape(-1, *(1,) * axes)
 
     def finished(self, image: Array, bias: Array | None) -> Array:
         """Sums in this convolution's layout with the bias of their channels added, rounded to `result`."""
         if bias is not None:
-            image = image + self.along_channels(bias.astype(image.dtype))
+            image = image + self.along_channels(bias.astype(image.dtype), image.ndim - 2)
         image = image.astype(self.result)
         return image if self.stored == self.result else lax.bitcast_convert_type(image, self.stored)
 

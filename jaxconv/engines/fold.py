@@ -15,6 +15,7 @@ from jax import Array, lax
 from jaxconv.convolution import Convolution
 from jaxconv.copies import Copies, read, seen_cells, shifted
 from jaxconv.engines import stream
+from jaxconv.runs import Runs
 from jaxconv.tiles import Start, blank, each, interleaved, piece, put, tiles, unwritten
 from jaxconv.window import Taps, backward_taps, forward_taps
 
@@ -30,9 +31,11 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     first, last = range(3, 3 + unfolded), range(3 + unfolded, 3 + window.rank)
     matrix = jnp.transpose(convolution.by_group(weight), (0, *last, 1, *first, 2))
     rows = matrix.shape[1 : 2 + len(last)]
-    matrix = convolution.made_once(matrix.reshape(*convolution.lead, math.prod(rows), -1))
     grid = tiles(convolution.out_spatial, _bytes(convolution, batch, channels, out_channels), convolution.tile)
     taps = [forward_taps(window, axis) for axis in range(window.rank)]
+    runs = Runs.of(convolution, grid)
+    matrix = matrix if runs is None else jnp.flip(matrix, 1)
+    matrix = convolution.made_once(matrix.reshape(*convolution.lead, math.prod(rows), -1))
 
     def cells(places):
         return [window.cells(axis, place, grid.shape[axis]) for axis, place in enumerate(places)]
@@ -42,15 +45,21 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     def step(places, carry):
         result, room = carry
         u, room, seen = copies.of(places, room)
+        starts = [place.start for place in places]
+        if runs is not None:
+            factor = _as_factor(convolution, u)
+            product = convolution.product(matrix, factor, matrix.ndim - 1, factor.ndim - 2)
+            sums = runs.summed(product, (convolution.groups, rows[-1], batch))
+            return put(result, _image(convolution, sums, bias), 2, runs.starts(starts)), room
         products = _products(convolution, matrix, rows, u)
         for axis in reversed(range(unfolded, window.rank)):
             products = _sum(convolution, axis, axis - unfolded, products, seen[axis], grid.shape[axis])
-        starts = [place.start for place in places]
         return put(result, _image(convolution, products, bias), convolution.first_spatial, starts), room
 
-    result = unwritten(convolution.shape(batch, grid.sizes, out_channels), convolution.stored, weight, input)
+    sizes = grid.sizes if runs is None else runs.shape(grid.sizes)
+    result = unwritten(convolution.shape(batch, sizes, out_channels), convolution.stored, weight, input)
     result, _ = grid.walk(step, (result, copies.room()), ends_apart=window.rank <= _APART)
-    return result
+    return result.reshape(convolution.shape(batch, grid.sizes, out_channels))
 
 
 def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:
