@@ -37,8 +37,9 @@ class Copies:
         self._convolution, self._axes, self._taps, self._grid, self._cells = convolution, axes, taps, grid, cells
         self._image, self._behind = image, range(0)
         _, self._spatial, _ = convolution.sizes(image)
-        # Mapped by `jax.vmap` the image would be copied for it.
-        if axes and not convolution.channels_last and convolution.mapped == 1 and taps[axes[-1]].stride == 1:
+        # Mapped by `jax.vmap` the image would be copied for it, and the rows of a part of a batch be found by division.
+        alone = convolution.mapped == convolution.parts == 1
+        if axes and alone and not convolution.channels_last and taps[axes[-1]].stride == 1:
             seen, _ = self._seen(grid.anywhere)
             behind = range(axes[-1] + 1, len(taps))
             if all(seen[axis][1:] == (self._spatial[axis], (0, 0)) for axis in behind):

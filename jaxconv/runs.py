@@ -20,8 +20,8 @@ from jaxconv.tiles import Start, Tiles, written_out
 class Runs:
     """Tiles of a `grid` whose axes from `axis` on are one run, and by how many cells each tap of the last axis sees a row moved.
 
-    What is added up are the blocks of one product, a block a tap, as they lie in memory: the tap that reaches furthest comes first,
-    so that none reads beyond them.
+    What is added up are the blocks of one product, a block a tap, as they lie in memory: the tap that reaches furthest comes
+    first, so that none reads beyond them.
     """
 
     grid: Tiles
@@ -30,12 +30,14 @@ class Runs:
 
     @classmethod
     def of(cls, convolution: Convolution, grid: Tiles) -> "Runs | None":
-        """None where rows are no runs: with channels last, and where more than the last axis is folded, or it has other cells
-        than positions, or more taps than are written out."""
+        """None where rows are no runs: with channels last, in a part of a batch, whose rows XLA would find by division, and where
+        more than the last axis is folded, or it has other cells than positions, or more taps than are written out."""
         window, last = convolution.window, convolution.window.rank - 1
         (low, high), taps, step = window.padding[last], window.kernel[last], window.dilation[last]
         size = convolution.spatial[last]
-        if convolution.channels_last or not 0 < convolution.unfolded == last or not written_out(taps):
+        if convolution.channels_last or convolution.parts > 1:
+            return None
+        if not 0 < convolution.unfolded == last or not written_out(taps):
             return None
         if window.stride[last] > 1 or not size == grid.sizes[last] == grid.shape[last]:
             return None
