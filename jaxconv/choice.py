@@ -45,6 +45,7 @@ _MANY_TAPS = 64
 _TAPS_A_PHASE = 8
 _CPU_TILE = 2**23
 _SMALL_U = 2 * _CPU_TILE
+_LONG_RUN = 64
 _FAIR_TILE = 3 * 2**20
 _LARGE_TILE = _CPU_TILE // 2
 # Output and gradients of a U of more than this take more than 32 MB together, with the copies that U is made of. XLA would keep
@@ -307,7 +308,7 @@ def _parts(convolution: Convolution, name: str, part: str, weight: tuple[int, ..
     """In how many parts a CPU takes the batch, and the bytes of a tile of each.
 
     Parts that are one tile each, of 8 MB and no more than a twelfth of a large U, where four samples at least have room in one: a
-    tile of the whole batch would be short rows of every sample.
+    tile of the whole batch would be short rows of every sample. Where `fold` has rows as one run, 64 positions are long enough.
     """
     tile = _tile(convolution, name, part, weight, image)
     if name not in ("stream", "fold", "phases"):
@@ -323,6 +324,9 @@ def _parts(convolution: Convolution, name: str, part: str, weight: tuple[int, ..
         positions = convolution.spatial if part == "input_gradient" else convolution.out_spatial
         moved = convolution.groups * _moved(convolution, part, weight, convolution.unfolded)
         sample = size * moved * math.prod(positions)
+        in_runs = 0 < convolution.unfolded == convolution.window.rank - 1 and not convolution.channels_last
+        if in_runs and tile // (batch * size * moved) >= _LONG_RUN:
+            return 1, tile
     elif name == "stream":
         sample += size * weight[0] * math.prod(convolution.out_spatial) // 2
     if sample * batch <= tile:
