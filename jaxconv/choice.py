@@ -48,6 +48,7 @@ _SMALL_U = 2 * _CPU_TILE
 _LONG_RUN = 64
 _FAIR_TILE = 3 * 2**20
 _LARGE_TILE = _CPU_TILE // 2
+_FOLD_TILE = 6 * 2**20
 # Output and gradients of a U of more than this take more than 32 MB together, with the copies that U is made of. XLA would keep
 # the temporaries of all at the same time, and the allocator of Linux maps so much memory anew at every call, which takes longer
 # than a small convolution.
@@ -292,7 +293,9 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
     wanted = _fair_tile(convolution, name, part, u)
     # Where two copies of the weight are more than the quarter, no tile is small enough to keep it.
     copy = image.dtype.itemsize * math.prod(weight)
-    room = u // (18 if name == "taps" else 9) - copy
+    # A tile of `fold`, channels first, is all that it takes beside them, where others are copied once more.
+    in_place = name == "fold" and not convolution.channels_last
+    room = 2 * u // 9 - 3 * copy if in_place else u // {"taps": 18, "phases": 14}.get(name, 9) - copy
     return min(wanted, max(u // 36, room)) if 8 * copy <= u else wanted
 
 
@@ -301,6 +304,8 @@ def _fair_tile(convolution: Convolution, name: str, part: str, u: int) -> int:
     if name == "fold" and convolution.unfolded == 0 and part != "weight_gradient":
         # The rows that two tiles share are multiplied twice.
         return min(_CPU_TILE, u // 12)
+    if name == "fold" and not convolution.channels_last:
+        return min(_FOLD_TILE, max(u // 9, min(_LARGE_TILE, u // 6)))
     return min(_LARGE_TILE, max(u // 18, min(_FAIR_TILE, u // 12)))
 
 
@@ -325,7 +330,7 @@ def _parts(convolution: Convolution, name: str, part: str, weight: tuple[int, ..
         moved = convolution.groups * _moved(convolution, part, weight, convolution.unfolded)
         sample = size * moved * math.prod(positions)
         in_runs = 0 < convolution.unfolded == convolution.window.rank - 1 and not convolution.channels_last
-        if in_runs and tile // (batch * size * moved) >= _LONG_RUN:
+        if in_runs and tile >= _LONG_RUN * batch * size * moved:
             return 1, tile
     elif name == "stream":
         sample += size * weight[0] * math.prod(convolution.out_spatial) // 2

@@ -24,7 +24,7 @@ class Convolution:
     many parts the batch is taken; `bits` the 16-bit dtype of images whose entries are copied, and returned, as bits in uint16;
     `calls` whether what is better not fused with what takes it is compiled as a call; `alone` whether that is all of it;
     `channels_moved` whether `taps` moves the channels of a tile that has them last; `mapped` how many of its kind `jax.vmap` runs
-    at the same time, which share the room for tiles.
+    at the same time, which share the room for tiles; `spread` whether several devices have it, whose samples are not to be moved.
     """
 
     window: Window
@@ -43,6 +43,7 @@ class Convolution:
     alone: bool = False
     channels_moved: bool = False
     mapped: int = 1
+    spread: bool = False
 
     @property
     def out_spatial(self) -> tuple[int, ...]:

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -37,8 +36,9 @@ class Copies:
         self._convolution, self._axes, self._taps, self._grid, self._cells = convolution, axes, taps, grid, cells
         self._image, self._behind = image, range(0)
         _, self._spatial, _ = convolution.sizes(image)
-        # Mapped by `jax.vmap` the image would be copied for it, and the rows of a part of a batch be found by division.
-        alone = convolution.mapped == convolution.parts == 1
+        # Mapped by `jax.vmap`, for several devices too, the image would be copied for it, and the rows of a part of a batch be
+        # found by division.
+        alone = convolution.mapped == convolution.parts == 1 and not convolution.spread
         if axes and alone and not convolution.channels_last and taps[axes[-1]].stride == 1:
             seen, _ = self._seen(grid.anywhere)
             behind = range(axes[-1] + 1, len(taps))
@@ -62,9 +62,7 @@ class Copies:
             # A call, as XLA would copy all of it before the last copy is written.
             copied = convolution.as_call_at(made, runs, self._image, room)
             room = copied if copied.shape == room.shape else room
-        if self._behind:
-            copied = copied.reshape(*copied.shape[:-1], -1, *(cells[axis][1] for axis in self._behind))
-        return convolution.for_sums(copied, dtype), room, taps
+        return convolution.for_sums(copied.reshape(self._shape(cells, taps)), dtype), room, taps
 
     def room(self) -> Array | None:
         """Room for the copies of a tile, which is carried from tile to tile: XLA would fill a new one for each with zeros, and
@@ -75,9 +73,23 @@ class Copies:
         cells, taps, lengths = self._runs(*self._seen(self._grid.anywhere))
         groups, (batch, channels) = self._convolution.groups, self._image.shape[:2]
         spatial = [lengths[axis] if axis in self._axes else size for axis, (_, size, _) in enumerate(cells)]
-        counts = [taps[axis].count for axis in self._axes]
+        counts = [taps[axis].count for axis in self._copied_axes]
         dtype = self._image.dtype if self._convolution.bits is None else jnp.uint16
         return blank((groups, *counts, channels // groups, batch, *spatial), dtype, self._image)
+
+    def _shape(self, cells: Sequence[Cells], taps: Sequence[Taps]) -> tuple[int, ...]:
+        """Of all that the taps see of the cells."""
+        groups, (batch, _, channels) = self._convolution.groups, self._convolution.sizes(self._image)
+        counts = [taps[axis].count for axis in self._axes]
+        spatial = [self._grid.shape[axis] if axis in self._axes else size for axis, (_, size, _) in enumerate(cells)]
+        if self._convolution.channels_last:
+            return (groups, batch, *spatial, *counts, channels // groups)
+        return (groups, *counts, channels // groups, batch, *spatial)
+
+    @property
+    def _copied_axes(self) -> Sequence[int]:
+        """The axes of more than one tap, or one of them: what a single tap sees is a part of what the others copy."""
+        return [axis for axis in self._axes if self._taps[axis].count > 1] or self._axes[:1]
 
     def _seen(self, places: list[Place]) -> tuple[list[Cells], list[Taps]]:
         """The cells that are read for a tile, and all taps as they see them."""
@@ -114,28 +126,53 @@ class Copies:
         at = 2 + self._convolution.window.rank if self._convolution.channels_last else 1
         # XLA joins the copies of a whole image on all cores, but of a tile it would find out for every entry which copy it is in.
         joined = self._convolution.parts == max(self._grid.counts) == 1
-        for made, axis in enumerate(reversed(self._axes)):
-            count, length, last = taps[axis].count, lengths[axis], axis == self._axes[0]
-            spatial_axis = 2 + axis if self._convolution.channels_last else 3 + made + axis
-            seen = partial(_seen_by, part, taps[axis], length, spatial_axis, dtype if last else part.dtype)
+        first = 2 if self._convolution.channels_last else 3
+        copied = self._copied_axes
+        for axis in self._axes:
+            if axis not in copied:
+                part = _seen_by(part, taps[axis], lengths[axis], first + axis, 0)
+        for made, axis in enumerate(reversed(copied)):
+            count, length, last = taps[axis].count, lengths[axis], axis == copied[0]
+            spatial_axis = first + axis + (0 if self._convolution.channels_last else made)
+            part = part.astype(dtype) if last else part
+            seen = partial(_seen_by, part, taps[axis], length, spatial_axis)
             if joined and written_out(count, in_loops):
                 part = jnp.stack([seen(tap) for tap in range(count)], at)
                 continue
             shape = (*part.shape[:spatial_axis], length, *part.shape[spatial_axis + 1 :])
             shape = (*shape[:at], count, *shape[at:])
-            fits = last and room is not None and room.shape == shape
-            into = room if fits else blank(shape, dtype if last else part.dtype, part)
-            part = each(count, partial(_put_copy, seen, at), into, in_loops)
+            into = room if last and room is not None and room.shape == shape else blank(shape, part.dtype, part)
+            run = partial(_put_run, part, taps[axis], length, spatial_axis)
+            part = each(count, run if self._behind else partial(_put_copy, seen, at), into, in_loops)
         return part
 
 
-def _seen_by(part: Array, taps: Taps, length: int, axis: int, dtype: Any, tap: Start) -> Array:
+def _seen_by(part: Array, taps: Taps, length: int, axis: int, tap: Start) -> Array:
     """What one tap of an axis sees of a part of an image."""
-    return piece(part, taps.at + taps.shift * tap, length, axis, taps.stride).astype(dtype)
+    return piece(part, taps.at + taps.shift * tap, length, axis, taps.stride)
 
 
 def _put_copy(seen: Callable[[Start], Array], at: int, tap: Start, room: Array) -> Array:
     return lax.dynamic_update_index_in_dim(room, seen(tap), tap, at)
+
+
+def _put_run(part: Array, taps: Taps, length: int, axis: int, tap: Start, room: Array) -> Array:
+    """What one tap sees of a part of an image, channels first, put into its place in a room; of what is known to be outside zeros
+    by themselves, as XLA would ask for every entry whether it is."""
+    start, size = taps.at + taps.shift * tap, part.shape[axis]
+    low = high = 0
+    if isinstance(start, int):
+        low = min(max(0, -start), length)
+        high = min(max(0, start + length - size), length - low)
+    ends = [jnp.zeros((*part.shape[:axis], count, *part.shape[axis + 1 :]), part.dtype) for count in (low, high)]
+    inside = length - low - high
+    seen = piece(part, start + low, inside, axis) if inside else ends[0]
+    for begin, one in ((0, ends[0]), (low if inside else 0, seen), (length - high, ends[1])):
+        if one.size:
+            begins: list[Start] = [0] * room.ndim
+            begins[1], begins[1 + axis] = tap, begin
+            room = lax.dynamic_update_slice(room, one[:, None], begins)
+    return room
 
 
 def seen_cells(

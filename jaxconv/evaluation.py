@@ -4,6 +4,7 @@ What `jax.vmap` makes of them is one convolution of a larger batch, or a gradien
 several devices make of eq. 4 is a sum for each, added up once.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,18 +22,29 @@ from jaxconv.primitive import each_by_itself, one_batch, with_rule
 _PART = 2**21
 
 
-@partial(with_rule, rule=one_batch(0))
-def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None) -> Array:
+def _spread(function: Any) -> Any:
+    """A function on several devices, each of which has some samples."""
+
+    def on_devices(devices: int, convolution: Convolution, *arrays: Array | None) -> Array:
+        return function(replace(convolution, spread=True), *arrays)
+
+    return on_devices
+
+
+def _output(convolution: Convolution, input: Array, weight: Array, bias: Array | None) -> Array:
     """Eq. 2, by the engine that is chosen for it."""
     engine, convolution = chosen(convolution, "output", weight.shape, input)
     return by_platform(convolution, engine, image_by_parts(engine.output, 0), input, weight, bias)
 
 
-@partial(with_rule, rule=one_batch(1))
-def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:
+def _input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:
     """Eq. 3 and fold, by the engine that is chosen for it."""
     engine, convolution = chosen(convolution, "input_gradient", weight.shape, cotangent)
     return by_platform(convolution, engine, image_by_parts(engine.input_gradient, 1), weight, cotangent, bias)
+
+
+output = with_rule(_output, one_batch(0), _spread(_output))
+input_gradient = with_rule(_input_gradient, one_batch(1), _spread(_input_gradient))
 
 
 def _gradient_of_each(
@@ -53,7 +65,8 @@ def _on_devices(devices: int, convolution: Convolution, input: Array, cotangent:
     if input.shape[0] % devices:
         return _weight_gradient(convolution, input, cotangent)
     own = (array.reshape(devices, -1, *array.shape[1:]) for array in (input, cotangent))
-    sums = jax.vmap(partial(_weight_gradient, convolution.giving(convolution.accumulate)))(*own)
+    of_each = replace(convolution, result=convolution.accumulate, spread=True)
+    sums = jax.vmap(partial(_weight_gradient, of_each))(*own)
     return sums.sum(axis=0).astype(convolution.result)
 
 

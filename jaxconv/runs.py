@@ -30,12 +30,13 @@ class Runs:
 
     @classmethod
     def of(cls, convolution: Convolution, grid: Tiles) -> "Runs | None":
-        """None where rows are no runs: with channels last, in a part of a batch, whose rows XLA would find by division, and where
-        more than the last axis is folded, or it has other cells than positions, or more taps than are written out."""
+        """None where rows are no runs: with channels last; in a part of a batch, whose rows XLA would find by division; on
+        several devices, as all samples are one run; and where more than the last axis is folded, or it has other cells than
+        positions, or more taps than are written out."""
         window, last = convolution.window, convolution.window.rank - 1
         (low, high), taps, step = window.padding[last], window.kernel[last], window.dilation[last]
         size = convolution.spatial[last]
-        if convolution.channels_last or convolution.parts > 1:
+        if convolution.channels_last or convolution.parts > 1 or convolution.spread:
             return None
         if not 0 < convolution.unfolded == last or not written_out(taps):
             return None

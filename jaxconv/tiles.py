@@ -33,8 +33,7 @@ class Tiles:
         """`carry = step(places, carry)` for every tile in turn, in one loop that is compiled once.
 
         With `ends_apart`, where one axis alone is cut, its first and last tile are not in the loop over the others, so that zeros
-        around the image concern nothing there: of few tiles they are steps of their own, whose places are known, and of many they
-        have a loop of their own, which is one step less to compile.
+        around the image concern nothing there: they have a loop of their own.
         """
         counts, whole = self.counts, [Place.known(0, 0)] * len(self.sizes)
         cut_axes = [axis for axis, count in enumerate(counts) if count > 1]
@@ -53,16 +52,13 @@ class Tiles:
             return step(at(Place(start, length, (last - 1) * length, start)), carry)
 
         end = self.sizes[axis] - length
-        if last < _FEW_TILES:
-            carry = step(at(Place.known(0, 0)), carry)
-            carry = lax.fori_loop(1, last, inner, carry) if last > 1 else carry
-            return step(at(Place.known(end, last * length)), carry)
 
         def outer(index: Start, carry: Any) -> Any:
             start = index * end
             return step(at(Place(start, 0, end, index * last * length if end % length else start)), carry)
 
-        return lax.fori_loop(1, last, inner, lax.fori_loop(0, 2, outer, carry))
+        carry = lax.fori_loop(0, 2, outer, carry)
+        return lax.fori_loop(1, last, inner, carry) if last > 1 else carry
 
     def _places(self, index: Start) -> list[Place]:
         """Of the tile at `index` in row-major order."""
@@ -209,4 +205,3 @@ def written_out(count: int, in_a_loop: bool = False) -> bool:
 
 
 _WRITTEN_OUT = 12
-_FEW_TILES = 5

@@ -123,7 +123,7 @@ for told in sys.argv[1:]:
     for tile, parts in ((2**23, 1), (2**12, 1), (2**12, 2)):
         engine = importlib.import_module(f"jaxconv.engines.{name}")
         c = Convolution(window, (12, 40), groups, None, jnp.float32, jnp.float32, last, tile=tile, unfolded=1,
-            parts=parts, calls="calls" in ways, channels_moved="channels moved" in ways)
+            parts=parts, calls="calls" in ways, channels_moved="channels moved" in ways, spread=True)
         print(told, tile, parts,
             kinds(partial(image_by_parts(engine.output, 0), c), (x, w), (split, whole), split),
             kinds(partial(image_by_parts(engine.input_gradient, 1), c), (w, g), (whole, split), split),
