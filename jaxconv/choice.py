@@ -293,9 +293,14 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
     wanted = _fair_tile(convolution, name, part, u)
     # Where two copies of the weight are more than the quarter, no tile is small enough to keep it.
     copy = image.dtype.itemsize * math.prod(weight)
-    # A tile of `fold`, channels first, is all that it takes beside them, where others are copied once more.
-    in_place = name == "fold" and not convolution.channels_last
-    room = 2 * u // 9 - 3 * copy if in_place else u // {"taps": 18, "phases": 14}.get(name, 9) - copy
+    if name == "phases" and convolution.has_phases:
+        # They are a copy of the image, which is so much of U.
+        room = (u // 4 - u // convolution.of_phases.window.taps) // 2 - copy
+    elif name == "fold" and not convolution.channels_last:
+        # A tile is all that it takes beside them, where others are copied once more.
+        room = 2 * u // 9 - 3 * copy
+    else:
+        room = u // (18 if name == "taps" else 9) - copy
     return min(wanted, max(u // 36, room)) if 8 * copy <= u else wanted
 
 
