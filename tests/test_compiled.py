@@ -66,6 +66,21 @@ def test_what_every_tile_needs_of_a_weight_is_made_once(engine, stride):
         assert not [sizes for sizes in moved if np.prod(list(map(int, sizes.split(",")))) == 160 * 96 * 9]
 
 
+def test_room_for_copies_is_neither_filled_nor_copied_for_every_tile():
+    """What the loops of a 3x3 layer make of a tile's copies, and of images, are updates in place."""
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((8, 64, 56, 56), (64, 64, 3, 3))]
+    layer = partial(jaxconv.conv2d, padding=1)
+    g = jax.eval_shape(layer, *shapes)
+    for part in (0, 1):
+        program = jax.jit(lambda x, w, g, part=part: jax.vjp(layer, x, w)[1](g)[part]).lower(*shapes, g).compile()
+        text = "\n".join(inside_loops(str(program.as_text())).values())
+        rooms = [sizes for sizes in re.findall(r"f32\[([\d,]+)\]\S* call\(", text) if ",3,64,8," in f",{sizes},"]
+        assert rooms
+        made = re.findall(r"f32\[([\d,]+)\]\S* (?:copy|pad|broadcast)\(", text)
+        least = min(np.prod(list(map(int, sizes.split(",")))) for sizes in rooms)
+        assert not [sizes for sizes in made if np.prod(list(map(int, sizes.split(",")))) >= least]
+
+
 LARGE = [
     ("r64", (8, 64, 56, 56), (64, 64, 3, 3), {"padding": 1}),
     ("first layer", (8, 3, 160, 160), (64, 3, 7, 7), {"stride": 2, "padding": 3}),

@@ -10,7 +10,7 @@ from devices import on_eight
 from jax.extend import core
 
 import jaxconv
-from jaxconv import evaluation
+from jaxconv import choice, evaluation
 from jaxconv.batches import mapped_by_parts
 
 
@@ -78,6 +78,25 @@ def test_two_axes_are_mapped_into_one_batch():
     twice = jax.vmap(jax.vmap(jaxconv.conv2d, (0, None)), (0, None))
     np.testing.assert_array_equal(twice(x, w), jaxconv.conv2d(x.reshape(6, 4, 6, 5), w).reshape(2, 3, 6, 4, 3))
     assert (6, 6, 4, 3) in set(shapes_in(jax.make_jaxpr(twice)(x, w).jaxpr))
+
+
+def test_layers_of_one_shape_are_traced_once(monkeypatch):
+    """Here by three layers, with their gradients, as often as by one."""
+    calls = []
+    monkeypatch.setattr(evaluation, "chosen", lambda *a: calls.append(a) or choice.chosen(*a))
+
+    def network(depth: int) -> int:
+        def loss(x, *weights):
+            for weight in weights:
+                x = jaxconv.conv2d(x, weight, padding=1)
+            return x.sum()
+
+        jax.clear_caches()
+        calls.clear()
+        jax.make_jaxpr(jax.grad(loss, range(1 + depth)))(jnp.ones((2, 3, 9, 9)), *[jnp.ones((3, 3, 3, 3))] * depth)
+        return len(calls)
+
+    assert network(3) == network(1) == 3
 
 
 def test_an_empty_batch_of_samples():
