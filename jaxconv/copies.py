@@ -157,22 +157,17 @@ def _put_copy(seen: Callable[[Start], Array], at: int, tap: Start, room: Array) 
 
 
 def _put_run(part: Array, taps: Taps, length: int, axis: int, tap: Start, room: Array) -> Array:
-    """What one tap sees of a part of an image, channels first, put into its place in a room; of what is known to be outside zeros
-    by themselves, as XLA would ask for every entry whether it is."""
-    start, size = taps.at + taps.shift * tap, part.shape[axis]
-    low = high = 0
+    """What one tap sees of a part of an image, channels first, put into its place in a room. What is known to be outside, which
+    is the same for every tile, stays the zeros that a room begins with: XLA would ask for every entry whether it is."""
+    start, low, high = taps.at + taps.shift * tap, 0, 0
     if isinstance(start, int):
-        low = min(max(0, -start), length)
-        high = min(max(0, start + length - size), length - low)
-    ends = [jnp.zeros((*part.shape[:axis], count, *part.shape[axis + 1 :]), part.dtype) for count in (low, high)]
-    inside = length - low - high
-    seen = piece(part, start + low, inside, axis) if inside else ends[0]
-    for begin, one in ((0, ends[0]), (low if inside else 0, seen), (length - high, ends[1])):
-        if one.size:
-            begins: list[Start] = [0] * room.ndim
-            begins[1], begins[1 + axis] = tap, begin
-            room = lax.dynamic_update_slice(room, one[:, None], begins)
-    return room
+        low, high = max(0, -start), max(0, start + length - part.shape[axis])
+    if low + high >= length:
+        return room
+    seen = piece(part, start + low, length - low - high, axis)
+    begins: list[Start] = [0] * room.ndim
+    begins[1], begins[1 + axis] = tap, low
+    return lax.dynamic_update_slice(room, seen[:, None], begins)
 
 
 def seen_cells(

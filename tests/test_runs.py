@@ -31,7 +31,7 @@ def convolution_of(given, weight, padding, dilation, groups, tile) -> Convolutio
     return Convolution(*sizes, tile=tile, unfolded=window.rank - 1, calls=True)
 
 
-@pytest.mark.parametrize("tile", [1, 2**11, 2**23])
+@pytest.mark.parametrize("tile", [1, 2**11, 2**14, 2**23])
 @pytest.mark.parametrize("name", SAME)
 def test_no_tap_sees_past_the_end_of_a_row(name, tile):
     """The reference's output and input gradient, of an image with an infinity at both ends of every row, and in corners."""
