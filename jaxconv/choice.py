@@ -301,7 +301,7 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
         room = 2 * u // 9 - 3 * copy
     else:
         room = u // (18 if name == "taps" else 9) - copy
-    return min(wanted, max(u // 36, room)) if 8 * copy <= u else wanted
+    return min(wanted, max(u // 36, room) if 8 * copy <= u else u // 12)
 
 
 def _fair_tile(convolution: Convolution, name: str, part: str, u: int) -> int:
