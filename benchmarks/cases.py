@@ -123,8 +123,8 @@ MAPPED = (
     Case("each dw", (64, 64, 14, 14), (64, 1, 3, 3), padding=1, groups=64, kind="per example", note="vmap(grad)"),
 )
 
-# Layers of other networks that were written down before they were timed for the first time. What they showed then led to a line of
-# the rule, for small strided layers, which was made on a sweep of drawn ones.
+# Layers of other networks that were written down before they were timed for the first time. What they showed then led to a line
+# of the rule, for small strided layers, which was made on a sweep of drawn ones.
 UNSEEN = (
     Case("yolo", (2, 128, 40, 40), (256, 128, 3, 3), 2, 1, note="YOLO, downsampling"),
     Case("srcnn", (4, 1, 96, 96), (64, 1, 9, 9), padding=4, note="SRCNN, first layer"),
