@@ -25,7 +25,7 @@ SAME = {
 }
 
 
-def convolution_of(given, weight, padding, dilation, groups, tile) -> Convolution:
+def convolution_of(given, weight, padding=1, dilation=1, groups=1, *, tile) -> Convolution:
     window = make_window(weight[2:], 1, padding, dilation, len(weight) - 2)
     sizes = window, given[2:], groups, None, jnp.float64, jnp.float64
     return Convolution(*sizes, tile=tile, unfolded=window.rank - 1, calls=True)
@@ -36,7 +36,7 @@ def convolution_of(given, weight, padding, dilation, groups, tile) -> Convolutio
 def test_no_tap_sees_past_the_end_of_a_row(name, tile):
     """The reference's output and input gradient, of an image with an infinity at both ends of every row, and in corners."""
     given, weight, *rest = SAME[name]
-    convolution = convolution_of(given, weight, *rest, tile)
+    convolution = convolution_of(given, weight, *rest, tile=tile)
     assert Runs.of(convolution, tiles(convolution.out_spatial, 1, 2**23)) is not None
     rng = np.random.default_rng(0)
     w, bias = (jnp.asarray(rng.standard_normal(shape)) for shape in (weight, weight[0]))
@@ -46,7 +46,7 @@ def test_no_tap_sees_past_the_end_of_a_row(name, tile):
         x, cotangent = (rng.standard_normal(shape) for shape in (given, g))
         for image in (x, cotangent):
             image[..., 0], image[..., -1] = end, -end
-        expected = materialise.output(convolution, x, w, bias)
+        expected = materialise.output(convolution, jnp.asarray(x), w, bias)
         np.testing.assert_allclose(output(convolution, x, w, bias), expected, atol=1e-12)
         expected = materialise.input_gradient(convolution, w, jnp.asarray(cotangent))
         np.testing.assert_allclose(gradient(convolution, w, cotangent), expected, atol=1e-12)
@@ -68,12 +68,12 @@ def test_no_tap_sees_past_the_end_of_a_row(name, tile):
     ids=lambda change: ", ".join(change),
 )
 def test_what_is_no_run(change):
-    convolution = convolution_of((2, 3, 9, 8), (4, 3, 3, 3), 1, 1, 1, 2**23)
+    convolution = convolution_of((2, 3, 9, 8), (4, 3, 3, 3), tile=2**23)
     assert Runs.of(convolution, tiles(convolution.out_spatial, 1, 2**23)) is not None
     changed = replace(convolution, **change)
     assert Runs.of(changed, tiles(changed.out_spatial, 1, 2**23)) is None
 
 
 def test_a_row_that_is_cut_is_no_run():
-    convolution = convolution_of((2, 3, 9, 8), (4, 3, 3, 3), 1, 1, 1, 2**23)
+    convolution = convolution_of((2, 3, 9, 8), (4, 3, 3, 3), tile=2**23)
     assert Runs.of(convolution, tiles((9, 8), 1, 4)) is None
