@@ -11,6 +11,7 @@ FLOORS = [
     {"differentiation"},
     {"unfold", "formulas", "pad", "tiles"},
     {"convolution"},
+    {"copies", "runs"},
     {"engines", "batches", "platforms"},
     {"choice"},
     {"evaluation"},
