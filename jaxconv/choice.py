@@ -8,7 +8,7 @@
 | input gradient at a stride; windows side by side may be for `materialise`, below | `fold` | one product for all phases |
 | U at most 16 MB and no more than the output (`_is_first_layer`) | `batched` | no image is moved |
 | a gradient for every sample, U no more than `fold` copies (`_is_small_sample`) | `batched` | the cotangent is not copied |
-| the same at a stride, channels first, of few rows (`_is_copied_along_rows`) | `batched` | no image is moved |
+| at a stride, channels first, U at most 16 MB and of few rows (`_is_copied_along_rows`) | `batched` | no image is moved |
 | others at a stride, channels first, where U has at most 16 MB | `materialise` | U is cheap; whole, both cores copy |
 | one tap, stride 1, no padding (`_lies_as_u`) | `batched` | nothing is moved |
 | no more is moved when only the first axes are unfolded, and the others, of stride 1, folded | `fold` | K1 + K2 for K1 K2 |
@@ -135,7 +135,7 @@ def _is_first_layer(convolution: Convolution, weight: tuple[int, ...], batch: in
 
 def _is_copied_along_rows(convolution: Convolution, weight: tuple[int, ...]) -> bool:
     """Whether a small U at a stride is faster copied with positions innermost, and multiplied by a copy of the weight for every
-    sample: one that has a quarter of U at most, and of so few rows that what is copied every few cells is still in the cache
+    sample: where these are a quarter of U at most, and of so few rows that what is copied every few cells is still in the cache
     (measured: 1.2 to 3 times as fast, and slower of more rows). Windows side by side are a view as they are."""
     window, rows = convolution.window, math.prod(weight[1:])
     few = rows <= _STRIDED_ROWS.get(window.rank, 32) and window.taps <= batched.MOST_TAPS
@@ -334,8 +334,7 @@ def _parts(convolution: Convolution, name: str, part: str, weight: tuple[int, ..
         positions = convolution.spatial if part == "input_gradient" else convolution.out_spatial
         moved = convolution.groups * _moved(convolution, part, weight, convolution.unfolded)
         sample = size * moved * math.prod(positions)
-        in_runs = 0 < convolution.unfolded == convolution.window.rank - 1 and not convolution.channels_last
-        if in_runs and tile >= _LONG_RUN * batch * size * moved:
+        if convolution.folds_rows and tile >= _LONG_RUN * batch * size * moved:
             return 1, tile
     elif name == "stream":
         sample += size * weight[0] * math.prod(convolution.out_spatial) // 2

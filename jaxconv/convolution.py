@@ -81,14 +81,12 @@ class Convolution:
         """The inverse of `channels_second`."""
         return jnp.moveaxis(image, 1, -1) if self.channels_last else image
 
-    def along_channels(self, vector: Array, axes: int) -> Array:
-        """An entry a channel, in a shape that is broadcast over an image of so many spatial axes."""
-        return vector if self.channels_last else vector.reshape(-1, *(1,) * axes)
-
     def finished(self, image: Array, bias: Array | None) -> Array:
         """Sums in this convolution's layout with the bias of their channels added, rounded to `result`."""
         if bias is not None:
-            image = image + self.along_channels(bias.astype(image.dtype), image.ndim - 2)
+            bias = bias.astype(image.dtype)
+            # An image may have its spatial axes as one run.
+            image = image + (bias if self.channels_last else bias.reshape(-1, *(1,) * (image.ndim - 2)))
         image = image.astype(self.result)
         return image if self.stored == self.result else lax.bitcast_convert_type(image, self.stored)
 
@@ -184,6 +182,11 @@ class Convolution:
         window = self.window
         divided = not any(taps % stride for taps, stride in zip(window.kernel, window.stride, strict=True))
         return divided and max(window.stride) > 1 and max(window.dilation) == 1 and not self.channels_last
+
+    @property
+    def folds_rows(self) -> bool:
+        """Whether `fold` folds the last axis alone, channels first, so that rows of an image may be one run."""
+        return 0 < self.unfolded == self.window.rank - 1 and not self.channels_last
 
     @property
     def of_phases(self) -> "Convolution":

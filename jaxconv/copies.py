@@ -62,7 +62,8 @@ class Copies:
             # A call, as XLA would copy all of it before the last copy is written.
             copied = convolution.as_call_at(made, runs, self._image, room)
             room = copied if copied.shape == room.shape else room
-        return convolution.for_sums(copied.reshape(self._shape(cells, taps)), dtype), room, taps
+        shape = self._shape(self._axes, cells, taps, self._grid.shape)
+        return convolution.for_sums(copied.reshape(shape), dtype), room, taps
 
     def room(self) -> Array | None:
         """Room for the copies of a tile, which is carried from tile to tile: XLA would fill a new one for each with zeros, and
@@ -70,18 +71,16 @@ class Copies:
         just now (measured)."""
         if not self._axes or max(self._grid.counts) == 1 or self._convolution.channels_last:
             return None
-        cells, taps, lengths = self._runs(*self._seen(self._grid.anywhere))
-        groups, (batch, channels) = self._convolution.groups, self._image.shape[:2]
-        spatial = [lengths[axis] if axis in self._axes else size for axis, (_, size, _) in enumerate(cells)]
-        counts = [taps[axis].count for axis in self._copied_axes]
-        dtype = self._image.dtype if self._convolution.bits is None else jnp.uint16
-        return blank((groups, *counts, channels // groups, batch, *spatial), dtype, self._image)
+        shape = self._shape(self._copied_axes, *self._runs(*self._seen(self._grid.anywhere)))
+        return blank(shape, self._image.dtype if self._convolution.bits is None else jnp.uint16, self._image)
 
-    def _shape(self, cells: Sequence[Cells], taps: Sequence[Taps]) -> tuple[int, ...]:
-        """Of all that the taps see of the cells."""
+    def _shape(
+        self, axes: Sequence[int], cells: Sequence[Cells], taps: Sequence[Taps], lengths: Sequence[int]
+    ) -> tuple[int, ...]:
+        """Of what the taps of some axes see of the cells."""
         groups, (batch, _, channels) = self._convolution.groups, self._convolution.sizes(self._image)
-        counts = [taps[axis].count for axis in self._axes]
-        spatial = [self._grid.shape[axis] if axis in self._axes else size for axis, (_, size, _) in enumerate(cells)]
+        counts = [taps[axis].count for axis in axes]
+        spatial = [lengths[axis] if axis in self._axes else size for axis, (_, size, _) in enumerate(cells)]
         if self._convolution.channels_last:
             return (groups, batch, *spatial, *counts, channels // groups)
         return (groups, *counts, channels // groups, batch, *spatial)

@@ -65,7 +65,7 @@ def _on_devices(devices: int, convolution: Convolution, input: Array, cotangent:
     if input.shape[0] % devices:
         return _weight_gradient(convolution, input, cotangent)
     own = (array.reshape(devices, -1, *array.shape[1:]) for array in (input, cotangent))
-    of_each = replace(convolution, result=convolution.accumulate, spread=True)
+    of_each = replace(convolution.giving(convolution.accumulate), spread=True)
     sums = jax.vmap(partial(_weight_gradient, of_each))(*own)
     return sums.sum(axis=0).astype(convolution.result)
 

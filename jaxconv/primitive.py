@@ -38,6 +38,7 @@ def with_rule(function: Function, rule: Rule, on_devices: Function | None = None
         if not any(isinstance(array, Tracer) for array in present):
             return function(static, *arrays)
         of_those_given, mapped = bound(static, tuple(array is not None for array in arrays))
+        # No mesh and an empty one are two to JAX, which would trace the function for each.
         with jax.sharding.use_abstract_mesh(jax.sharding.get_abstract_mesh()):
             jaxpr = jax.make_jaxpr(of_those_given)(*present)
         return _call_p.bind(*present, call=jaxpr, function=of_those_given, rule=mapped)

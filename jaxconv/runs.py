@@ -36,9 +36,7 @@ class Runs:
         window, last = convolution.window, convolution.window.rank - 1
         (low, high), taps, step = window.padding[last], window.kernel[last], window.dilation[last]
         size = convolution.spatial[last]
-        if convolution.channels_last or convolution.parts > 1 or convolution.spread:
-            return None
-        if not 0 < convolution.unfolded == last or not written_out(taps):
+        if not convolution.folds_rows or convolution.parts > 1 or convolution.spread or not written_out(taps):
             return None
         if window.stride[last] > 1 or not size == grid.sizes[last] == grid.shape[last]:
             return None
@@ -57,7 +55,8 @@ class Runs:
         return [*starts[: self.axis], starts[self.axis] * inner]
 
     def summed(self, products: Array, lead: Sequence[int]) -> Array:
-        """The sum over taps of products (g, taps and channels, positions), or without g, as (*lead, positions of runs)."""
+        """The sum over taps of products (g, taps, channels, N, *positions), as (*lead, *positions of runs), where `lead` is
+        (g, channels, N)."""
         groups, length, taps = lead[0], self.grid.sizes[-1], len(self.moves)
         flat = products.reshape(groups, -1)
         block = flat.shape[1] // taps

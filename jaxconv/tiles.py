@@ -174,11 +174,10 @@ def blank(shape: tuple[int, ...], dtype: Any, *like: Array) -> Array:
 def unwritten(shape: tuple[int, ...], dtype: Any, weight: Array, *like: Array) -> Array:
     """A result before its first tile: as `blank`, but full of some entry of `weight`.
 
-    XLA would make one array of zeros for output and gradient of the same shape, and copy it for each; and, without the
-    barrier, would make of it and a first tile whose place is known one operation that decides for every cell what it is.
+    XLA would make one array of zeros for output and gradient of the same shape, and copy it for each.
     """
     entry = lax.stop_gradient(lax.slice(weight.reshape(-1), (0,), (1,))).astype(dtype)
-    return lax.optimization_barrier(blank(shape, dtype, weight, *like) + entry.reshape((1,) * len(shape)))
+    return blank(shape, dtype, weight, *like) + entry.reshape((1,) * len(shape))
 
 
 def interleaved(phases: Sequence[Array], axis: int) -> Array:

@@ -46,12 +46,10 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
         result, room = carry
         u, room, seen = copies.of(places, room)
         starts = [place.start for place in places]
-        if runs is not None:
-            factor = _as_factor(convolution, u)
-            product = convolution.product(matrix, factor, matrix.ndim - 1, factor.ndim - 2)
-            sums = runs.summed(product, (convolution.groups, rows[-1], batch))
-            return put(result, _image(convolution, sums, bias), 2, runs.starts(starts)), room
         products = _products(convolution, matrix, rows, u)
+        if runs is not None:
+            sums = runs.summed(products, (convolution.groups, rows[-1], batch))
+            return put(result, _image(convolution, sums, bias), 2, runs.starts(starts)), room
         for axis in reversed(range(unfolded, window.rank)):
             products = _sum(convolution, axis, axis - unfolded, products, seen[axis], grid.shape[axis])
         return put(result, _image(convolution, products, bias), convolution.first_spatial, starts), room
