@@ -174,10 +174,11 @@ def blank(shape: tuple[int, ...], dtype: Any, *like: Array) -> Array:
 def unwritten(shape: tuple[int, ...], dtype: Any, weight: Array, *like: Array) -> Array:
     """A result before its first tile: as `blank`, but full of some entry of `weight`.
 
-    XLA would make one array of zeros for output and gradient of the same shape, and copy it for each.
+    XLA would make one array of zeros for output and gradient of the same shape, and copy it for each; and, without the
+    barrier, may move the weight that the entry is of into the loop over the tiles (seen: a turned kernel, in `stream`).
     """
     entry = lax.stop_gradient(lax.slice(weight.reshape(-1), (0,), (1,))).astype(dtype)
-    return blank(shape, dtype, weight, *like) + entry.reshape((1,) * len(shape))
+    return lax.optimization_barrier(blank(shape, dtype, weight, *like) + entry.reshape((1,) * len(shape)))
 
 
 def interleaved(phases: Sequence[Array], axis: int) -> Array:
