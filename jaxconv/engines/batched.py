@@ -36,7 +36,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
     """Eq. 3, sample by sample, and fold."""
     if not _accepts(convolution):
         return stream.input_gradient(convolution, weight, cotangent, bias)
-    matrix = jnp.swapaxes(_matrix(convolution, weight), 1, 2).astype(cotangent.dtype)
+    matrix = jnp.swapaxes(_matrix(convolution, weight), -1, -2).astype(cotangent.dtype)
     products = _products(convolution, _by_group(convolution, cotangent), matrix)
     return convolution.finished(_fold(convolution, products), bias)
 
@@ -51,11 +51,13 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
         blocks = lax.dot_general(g, u, ((terms, terms), ((), ())), **convolution.dot)
     else:
         # XLA would move the positions of several axes, though they lie as those of one.
-        u, g = (factor.reshape(*factor.shape[:3], -1) for factor in (u, g))
-        swapped = _wasted(g.shape[2]) <= _wasted(u.shape[2])
+        u, g = (factor.reshape(*factor.shape[: 2 + len(convolution.lead)], -1) for factor in (u, g))
+        batch, columns = tuple(range(u.ndim - 2)), u.ndim - 1
+        swapped = _wasted(g.shape[-2]) <= _wasted(u.shape[-2])
         factors = (u, g) if swapped else (g, u)
-        blocks = lax.dot_general(*factors, (((3,), (3,)), ((0, 1), (0, 1))), **convolution.dot).sum(axis=0)
-        blocks = jnp.swapaxes(blocks, -1, -2) if swapped else blocks
+        blocks = lax.dot_general(*factors, (((columns,), (columns,)), (batch, batch)), **convolution.dot).sum(axis=0)
+        # Behind a barrier, as XLA would exchange the factors where there is nothing to sum.
+        blocks = jnp.swapaxes(lax.optimization_barrier(blocks), -1, -2) if swapped else blocks
     # (g, q, *k, c) to (g and q, c, *k).
     blocks = blocks.reshape(-1, *convolution.window.kernel, convolution.sizes(input)[2] // convolution.groups)
     return jnp.moveaxis(blocks, -1, 1).astype(convolution.result)
@@ -77,26 +79,29 @@ def _taps(convolution: Convolution) -> list[tuple[int, ...]]:
 
 
 def _matrix(convolution: Convolution, weight: Array) -> Array:
-    """W~ of every group, (g, q, *k and c)."""
+    """W~ of every group, (g, q, *k and c); (q, *k and c) of one group."""
     matrix = jnp.moveaxis(convolution.by_group(weight), 2, -1)
-    return matrix.reshape(*matrix.shape[:2], -1)
+    return matrix.reshape(*convolution.lead, matrix.shape[1], -1)
 
 
 def _by_group(convolution: Convolution, image: Array) -> Array:
-    """An image as (N, g, channels of a group, *spatial), or as it is with channels last, where there is one group."""
-    if convolution.channels_last:
+    """An image as (N, g, channels of a group, *spatial), or as it is where there is one group: a product of what has an axis of
+    one group takes half as long again (measured)."""
+    if convolution.groups == 1:
         return image
     return image.reshape(image.shape[0], convolution.groups, -1, *image.shape[2:])
 
 
 def _image(convolution: Convolution, grouped: Array) -> Array:
     """The inverse of `_by_group`."""
-    return grouped if convolution.channels_last else grouped.reshape(grouped.shape[0], -1, *grouped.shape[3:])
+    if convolution.groups == 1:
+        return grouped
+    return grouped.reshape(grouped.shape[0], -1, *grouped.shape[3:])
 
 
 def _rows_axis(convolution: Convolution) -> int:
     """Where an image by group has its channels, and U its rows."""
-    return convolution.channel_axis if convolution.channels_last else 2
+    return convolution.channel_axis + len(convolution.lead)
 
 
 def _unfold(convolution: Convolution, input: Array) -> Array:
@@ -131,10 +136,11 @@ def _fold(convolution: Convolution, rows: Array) -> Array:
 
 
 def _products(convolution: Convolution, image: Array, matrix: Array) -> Array:
-    """An image by group of the products of a matrix (g, to, from) and every position of one."""
+    """An image by group of the products of a matrix ((g,) to, from) and every position of one."""
+    channels = _rows_axis(convolution)
     if convolution.channels_last:
-        return lax.dot_general(image, matrix[0], (((image.ndim - 1,), (1,)), ((), ())), **convolution.dot)
+        return lax.dot_general(image, matrix, (((channels,), (1,)), ((), ())), **convolution.dot)
     # In the accumulator's dtype, as the derivative of copying adds up.
     copies = jnp.broadcast_to(matrix.astype(convolution.accumulate), (image.shape[0], *matrix.shape))
-    copies = copies.astype(image.dtype)
-    return lax.dot_general(copies, image, (((3,), (2,)), ((0, 1), (0, 1))), **convolution.dot)
+    copies, batch = copies.astype(image.dtype), tuple(range(channels))
+    return lax.dot_general(copies, image, (((channels + 1,), (channels,)), (batch, batch)), **convolution.dot)
