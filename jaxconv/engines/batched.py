@@ -105,17 +105,15 @@ def _rows_axis(convolution: Convolution) -> int:
 
 
 def _unfold(convolution: Convolution, input: Array) -> Array:
-    """U as an image by group, whose channels are the rows: *k and c."""
-    window, copied = convolution.window, convolution.for_copies(convolution.for_tiles(input))
-
-    def seen(tap: tuple[int, ...]) -> Array:
-        image = copied
-        for axis, size in enumerate(convolution.out_spatial):
-            start = window.dilation[axis] * tap[axis] - window.padding[axis][0]
-            image = piece(image, start, size, convolution.first_spatial + axis, window.stride[axis])
-        return _by_group(convolution, image)
-
-    u = jnp.concatenate(list(map(seen, _taps(convolution))), _rows_axis(convolution))
+    """U as an image by group, whose channels are the rows: *k and c. An axis after the other, the last one first: K1 + K2 copies
+    to compile and not K1 K2."""
+    window, channels = convolution.window, _rows_axis(convolution)
+    u = _by_group(convolution, convolution.for_copies(convolution.for_tiles(input)))
+    first = convolution.first_spatial + len(convolution.lead)
+    for axis in reversed(range(window.rank)):
+        starts = [window.dilation[axis] * tap - window.padding[axis][0] for tap in range(window.kernel[axis])]
+        size, stride = convolution.out_spatial[axis], window.stride[axis]
+        u = jnp.concatenate([piece(u, start, size, first + axis, stride) for start in starts], channels)
     return convolution.for_sums(u, input.dtype)
 
 
