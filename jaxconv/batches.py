@@ -17,9 +17,10 @@ from jaxconv.tiles import Start, blank, unwritten
 DEVICES = 8
 
 
-def number_of_parts(batch: int, least: int, most: int) -> int:
-    """The smallest number of equal parts of at most `most` samples, and no fewer than `least`; 1 where there is none."""
-    whole = batch // math.gcd(batch, DEVICES)
+def number_of_parts(batch: int, least: int, most: int, devices: int = DEVICES) -> int:
+    """The smallest number of equal parts of at most `most` samples, and no fewer than `least`; 1 where there is none. Of a batch
+    that is spread over up to so many devices, each part has some of every one."""
+    whole = batch // math.gcd(batch, devices)
     counts = (count for count in range(1, whole + 1) if whole % count == 0 and least <= batch // count <= most)
     return next(counts, 1)
 

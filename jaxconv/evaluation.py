@@ -12,8 +12,9 @@ import jax
 from jax import Array
 
 from jaxconv.batches import DEVICES, image_by_parts, mapped_by_parts, number_of_parts, sum_by_parts
-from jaxconv.choice import chosen, unfolded_bytes
+from jaxconv.choice import chosen
 from jaxconv.convolution import Convolution
+from jaxconv.counts import unfolded_bytes
 from jaxconv.platforms import by_platform
 from jaxconv.primitive import each_by_itself, one_batch, with_rule
 

@@ -41,14 +41,14 @@ def test_parts_are_summed_as_the_whole(engine, last):
         assert "while" in mine.lower(parts, *arrays).as_text()
 
 
-@given(st.integers(1, 2000), st.integers(1, 64), st.integers(1, 512))
-def test_the_number_of_parts(batch, least, most):
-    """The fewest equal parts of a size between the bounds, each with a sample of every one of up to eight devices."""
-    count = number_of_parts(batch, least, most)
+@given(st.integers(1, 2000), st.integers(1, 64), st.integers(1, 512), st.sampled_from([1, 8]))
+def test_the_number_of_parts(batch, least, most, devices):
+    """The fewest equal parts of a size between the bounds, each with a sample of every one of so many devices."""
+    count = number_of_parts(batch, least, most, devices)
     fitting = [
         parts
         for parts in range(1, batch + 1)
-        if batch % parts == 0 and batch // parts % math.gcd(batch, 8) == 0 and least <= batch // parts <= most
+        if batch % parts == 0 and batch // parts % math.gcd(batch, devices) == 0 and least <= batch // parts <= most
     ]
     assert count == min(fitting, default=1)
 
@@ -69,7 +69,7 @@ def test_parts_are_for_a_cpu(platform, loops):
 @pytest.mark.parametrize(
     ("input", "weight", "stride", "expected"),
     [
-        ((854, 1, 640), (32, 1, 80), 4, (61, 61, 61)),
+        ((854, 1, 640), (32, 1, 80), 4, (14, 14, 14)),
         ((128, 64, 14, 14), (64, 64, 3, 3), 1, (8, 16, 8)),
         # Of large images four have no room in a tile; eight devices have eight samples; and this fits into one tile.
         ((128, 64, 56, 56), (64, 64, 3, 3), 1, (1, 1, 1)),
@@ -90,3 +90,11 @@ def test_the_rule_takes_many_small_samples_in_parts(input, weight, stride, expec
         _, chosen = choice.chosen(convolution, part, weight, image)  # type: ignore[arg-type]
         told.append(chosen.parts)
     assert tuple(told) == expected
+
+
+@pytest.mark.parametrize(("spread", "parts"), [(False, 14), (True, 61)])
+def test_parts_of_a_batch_on_several_devices_have_some_of_each(spread, parts):
+    window = make_window((80,), 4, 0, 1, 1)
+    convolution = Convolution(window, (640,), 1, None, jnp.float32, jnp.dtype("float32"), spread=spread)
+    image = jax.ShapeDtypeStruct((854, 1, 640), jnp.float32)
+    assert choice.chosen(convolution, "output", (32, 1, 80), image)[1].parts == parts  # type: ignore[arg-type]

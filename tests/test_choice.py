@@ -15,7 +15,7 @@ from jaxconv.window import make_window
 RULE = [
     # weight, stride, groups: output, input gradient, weight gradient of 1024 samples
     ((64, 64, 3, 3), 1, 1, ("fold 1", "fold 1", "fold 1")),
-    ((256, 64, 3, 3), 1, 1, ("stream", "fold 0", "stream")),
+    ((256, 64, 3, 3), 1, 1, ("fold 1", "fold 1", "fold 1")),
     ((64, 3, 7, 7), 2, 1, ("stream", "fold 0", "stream")),
     ((256, 128, 3, 3), 2, 1, ("stream", "fold 0", "stream")),
     ((256, 128, 3, 3), (2, 1), 1, ("fold 1", "fold 0", "fold 1")),
@@ -23,12 +23,12 @@ RULE = [
     ((16, 256, 3, 3), 1, 1, ("fold 0", "stream", "fold 0")),
     ((48, 3, 3, 3), 1, 1, ("stream", "fold 0", "stream")),
     ((32, 16, 3, 3, 3), 1, 1, ("fold 2", "fold 1", "fold 2")),
-    ((144, 64, 1, 3, 3), 1, 1, ("fold 2", "fold 2", "stream")),
+    ((144, 64, 1, 3, 3), 1, 1, ("fold 2", "fold 2", "fold 2")),
     ((64, 64, 5), 1, 1, ("fold 0", "fold 0", "fold 0")),
     ((24, 1, 25), 1, 1, ("fold 1", "fold 0", "fold 1")),
-    ((30, 2, 16), 1, 1, ("fold 1", "fold 0", "fold 1")),
-    ((30, 4, 9), 1, 1, ("stream", "fold 0", "stream")),
-    ((64, 4, 5), 1, 1, ("batched", "batched", "batched")),
+    ((30, 2, 16), 1, 1, ("fold 1", "fold 0", "batched")),
+    ((30, 4, 9), 1, 1, ("fold 1", "fold 0", "batched")),
+    ((64, 4, 5), 1, 1, ("fold 1", "fold 0", "batched")),
     ((64, 1, 5, 5), (2, 1), 1, ("fold 2", "fold 0", "stream")),
     ((64, 3, 5, 5), (2, 1), 1, ("fold 2", "fold 0", "fold 2")),
     ((64, 3, 5, 5), (2, 2), 1, ("stream", "fold 0", "stream")),
@@ -37,15 +37,15 @@ RULE = [
     ((144, 1, 9, 9), 1, 144, ("taps", "taps", "fold 1")),
     ((144, 1, 9, 9), (1, 2), 144, ("taps", "taps", "taps")),
     ((144, 1, 5, 17), 1, 144, ("taps", "taps", "taps")),
-    ((144, 1, 5, 5, 5), 1, 144, ("taps", "taps", "fold 1")),
+    ((144, 1, 5, 5, 5), 1, 144, ("taps", "taps", "fold 2")),
     ((128, 4, 3, 3), 2, 32, ("taps", "taps", "stream")),
     ((128, 4, 9), 1, 32, ("taps", "taps", "taps")),
     ((256, 8, 3, 3), 1, 32, ("fold 1", "fold 1", "fold 1")),
     ((64, 256, 1, 1), 1, 1, ("batched", "batched", "batched")),
     ((512, 256, 1, 1), 1, 1, ("fold 0", "fold 0", "stream")),
     ((64, 256, 1, 1), 2, 1, ("stream", "fold 0", "stream")),
-    ((16, 8, 4, 4, 4), 2, 1, ("phases 0", "phases 2", "phases 0")),
-    ((16, 16, 8, 8), 2, 1, ("phases 0", "phases 1", "phases 0")),
+    ((16, 8, 4, 4, 4), 2, 1, ("phases 1", "phases 2", "phases 1")),
+    ((16, 16, 8, 8), 2, 1, ("phases 1", "phases 1", "phases 1")),
     ((64, 3, 8, 8), 2, 1, ("stream", "fold 0", "stream")),
     ((64, 64, 16), 4, 1, ("stream", "fold 0", "stream")),
     ((64, 32, 2, 2), 2, 1, ("stream", "fold 0", "stream")),
@@ -55,40 +55,40 @@ RULE = [
 SMALL = [
     # The same of one sample, whose U is small.
     ((64, 64, 3, 3), 1, 1, ("fold 1", "fold 1", "fold 1")),
-    ((256, 128, 3, 3), 2, 1, ("materialise", "fold 0", "materialise")),
-    ((256, 128, 3, 3), (2, 1), 1, ("materialise", "fold 0", "materialise")),
+    ((256, 128, 3, 3), 2, 1, ("fold 2", "fold 0", "fold 2")),
+    ((256, 128, 3, 3), (2, 1), 1, ("fold 2", "fold 0", "fold 2")),
     ((512, 256, 1, 1), 2, 1, ("stream", "fold 0", "stream")),
-    ((64, 64, 5), 3, 1, ("materialise", "fold 0", "materialise")),
-    ((6, 1, 5, 5), 1, 1, ("taps", "fold 0", "materialise")),
+    ((64, 64, 5), 3, 1, ("fold 1", "fold 0", "fold 1")),
+    ((6, 1, 5, 5), 1, 1, ("taps", "fold 1", "fold 1")),
     ((4, 4, 3, 3), 1, 1, ("taps", "taps", "fold 1")),
-    ((8, 2, 3, 3), 1, 1, ("taps", "fold 0", "materialise")),
+    ((8, 2, 3, 3), 1, 1, ("taps", "fold 1", "fold 1")),
     ((1, 16, 3, 3), 1, 1, ("fold 0", "taps", "fold 0")),
-    ((4, 4, 3, 3), 2, 1, ("batched", "fold 0", "batched")),
+    ((4, 4, 3, 3), 2, 1, ("fold 2", "fold 0", "batched")),
     ((16, 1, 4, 4), 2, 1, ("taps", "fold 0", "batched")),
-    ((4, 4, 5), 2, 1, ("taps", "taps", "materialise")),
-    ((3, 8, 5), 2, 1, ("batched", "fold 0", "batched")),
-    ((3, 128, 5), 2, 1, ("materialise", "fold 0", "materialise")),
-    ((6, 32, 5), 2, 2, ("batched", "fold 0", "batched")),
-    ((56, 28, 3, 3), 2, 1, ("batched", "fold 0", "batched")),
-    ((57, 28, 3, 3), 2, 1, ("materialise", "fold 0", "materialise")),
-    ((56, 29, 3, 3), 2, 1, ("materialise", "fold 0", "materialise")),
-    ((16, 1, 6, 6), 4, 1, ("materialise", "fold 0", "materialise")),
-    ((16, 4, 2, 2, 2), 3, 1, ("batched", "fold 0", "batched")),
-    ((16, 5, 2, 2, 2), 3, 1, ("materialise", "fold 0", "materialise")),
-    ((6, 1, 5), 1, 1, ("taps", "batched", "batched")),
+    ((4, 4, 5), 2, 1, ("taps", "taps", "fold 1")),
+    ((3, 8, 5), 2, 1, ("fold 1", "fold 0", "fold 1")),
+    ((3, 128, 5), 2, 1, ("fold 1", "fold 0", "fold 1")),
+    ((6, 32, 5), 2, 2, ("fold 1", "fold 0", "fold 1")),
+    ((56, 28, 3, 3), 2, 1, ("fold 2", "fold 0", "batched")),
+    ((57, 28, 3, 3), 2, 1, ("fold 2", "fold 0", "batched")),
+    ((56, 29, 3, 3), 2, 1, ("fold 2", "fold 0", "batched")),
+    ((16, 1, 6, 6), 4, 1, ("fold 2", "fold 0", "batched")),
+    ((16, 4, 2, 2, 2), 3, 1, ("fold 3", "fold 0", "batched")),
+    ((16, 5, 2, 2, 2), 3, 1, ("fold 3", "fold 0", "batched")),
+    ((6, 1, 5), 1, 1, ("taps", "fold 0", "materialise")),
     ((192, 3, 16, 16), 16, 1, ("materialise", "materialise", "materialise")),
     ((64, 32, 2, 2), 2, 1, ("materialise", "materialise", "materialise")),
-    ((32, 8, 16), 4, 1, ("materialise", "fold 0", "materialise")),
+    ((32, 8, 16), 4, 1, ("fold 1", "fold 0", "fold 1")),
     ((16, 64, 16), 4, 1, ("phases 0", "phases 1", "phases 0")),
-    ((16, 16, 6, 6), 2, 1, ("phases 0", "phases 2", "phases 0")),
-    ((16, 16, 6, 6), 3, 1, ("materialise", "fold 0", "materialise")),
+    ((16, 16, 6, 6), 2, 1, ("phases 0", "phases 1", "phases 0")),
+    ((16, 16, 6, 6), 3, 1, ("fold 2", "fold 0", "batched")),
     ((8, 4, 3, 3), 1, 4, ("taps", "taps", "fold 1")),
     ((48, 3, 3, 3), 1, 1, ("batched", "batched", "batched")),
-    ((26, 3, 3, 3), 1, 1, ("stream", "fold 0", "stream")),
+    ((26, 3, 3, 3), 1, 1, ("fold 2", "fold 0", "batched")),
     ((48, 3, 3, 3), 1, 2, ("stream", "fold 0", "stream")),
-    ((48, 3, 3, 3), (2, 1), 1, ("batched", "fold 0", "batched")),
+    ((48, 3, 3, 3), (2, 1), 1, ("fold 2", "fold 0", "batched")),
     ((64, 1, 4, 8), 1, 1, ("batched", "batched", "batched")),
-    ((64, 1, 3, 11), 1, 1, ("stream", "fold 0", "stream")),
+    ((64, 1, 3, 11), 1, 1, ("batched", "batched", "batched")),
 ]
 
 
@@ -126,6 +126,61 @@ def test_the_rule(batch, weight, stride, groups, expected, last):
         name = module.__name__.rpartition(".")[2]
         name += f" {chosen.unfolded}" if name in ("fold", "phases") else ""
         told.append(f"{name} moved" if chosen.channels_moved else name)
+    assert tuple(told) == expected
+
+
+@pytest.mark.parametrize(
+    ("input", "weight", "stride", "expected"),
+    [
+        # A product a sample: of fewer rows than a fold writes, and from 500 positions on, or 1500 of an image with more rows than
+        # channels out; or of few rows.
+        ((8, 192, 500), (384, 192, 3), 1, ("batched", "batched", "fold 1")),
+        ((8, 192, 499), (384, 192, 3), 1, ("fold 1", "fold 0", "fold 1")),
+        ((4, 128, 500), (128, 128, 3), 1, ("batched", "batched", "fold 0")),
+        ((4, 128, 500), (96, 128, 3), 1, ("batched", "batched", "fold 0")),
+        ((4, 128, 500), (32, 128, 3), 1, ("fold 0", "fold 1", "fold 0")),
+        ((8, 8, 38, 40), (64, 8, 3, 3), 1, ("batched", "batched", "batched")),
+        ((8, 8, 37, 40), (64, 8, 3, 3), 1, ("stream", "fold 0", "batched")),
+        ((8, 8, 25, 20), (72, 8, 3, 3), 1, ("batched", "batched", "batched")),
+        ((8, 8, 25, 19), (72, 8, 3, 3), 1, ("fold 2", "fold 0", "batched")),
+        ((32, 4, 12, 12), (72, 4, 3, 3), 1, ("batched", "batched", "batched")),
+        ((32, 4, 12, 12), (71, 4, 3, 3), 1, ("fold 2", "fold 0", "batched")),
+        ((32, 4, 12, 11), (72, 4, 3, 3), 1, ("fold 2", "fold 0", "batched")),
+        # The blocks of a weight gradient: 16384 entries, or 48 times the positions.
+        ((16, 16, 12, 12), (113, 16, 3, 3), 1, ("fold 1", "fold 1", "batched")),
+        ((16, 16, 12, 12), (114, 16, 3, 3), 1, ("fold 1", "fold 1", "fold 1")),
+        ((2, 16, 20, 19), (126, 16, 3, 3), 1, ("fold 2", "fold 0", "batched")),
+        ((2, 16, 20, 19), (127, 16, 3, 3), 1, ("fold 2", "fold 0", "fold 2")),
+        # A weight that is large beside U.
+        ((4, 512, 7, 7), (512, 512, 3, 3), 1, ("fold 1", "materialise", "materialise")),
+        ((2, 256, 20, 20), (512, 256, 3, 3), 1, ("fold 1", "materialise", "fold 1")),
+        ((4, 64, 16, 16), (512, 64, 5, 5), 1, ("fold 1", "fold 1", "fold 1")),
+        # Long rows.
+        ((4, 3, 56, 32), (128, 3, 9, 9), 1, ("batched", "batched", "batched")),
+        ((4, 16, 12, 32), (256, 16, 3, 3), 1, ("fold 2", "fold 0", "fold 2")),
+        ((4, 16, 12, 33), (256, 16, 3, 3), 1, ("stream", "fold 0", "stream")),
+        # At a stride, from 1500 positions on, or 500 of 192 rows at least or half the channels out at most.
+        ((2, 3, 83, 83), (64, 3, 7, 7), 2, ("batched", "fold 0", "batched")),
+        ((2, 3, 81, 81), (64, 3, 7, 7), 2, ("fold 2", "fold 0", "batched")),
+        ((8, 22, 47, 47), (128, 22, 3, 3), 2, ("batched", "fold 0", "batched")),
+        ((8, 21, 47, 47), (128, 21, 3, 3), 2, ("fold 2", "fold 0", "batched")),
+        ((8, 3, 47, 47), (54, 3, 3, 3), 2, ("batched", "fold 0", "batched")),
+        ((8, 3, 47, 47), (53, 3, 3, 3), 2, ("fold 2", "fold 0", "batched")),
+        # Few rows of a long kernel at a stride.
+        ((16, 4, 3000), (128, 4, 8), 2, ("phases 1", "phases 0", "batched")),
+        ((4, 10, 3000), (64, 10, 32), 2, ("phases 1", "phases 0", "batched")),
+        ((4, 11, 3000), (64, 11, 32), 2, ("phases 1", "phases 0", "phases 1")),
+    ],
+)
+def test_the_rule_for_a_small_u(input, weight, stride, expected):
+    """Every threshold from both sides."""
+    rank = len(weight) - 2
+    window = make_window(weight[2:], stride, 0 if stride > 1 else 1 if max(weight[2:]) == 3 else 4, 1, rank)
+    convolution = Convolution(window, input[2:], 1, None, jnp.float32, jnp.dtype("float32"))
+    told = []
+    for part in ("output", "input_gradient", "weight_gradient"):
+        name, unfolded = choice.rule(convolution, part, weight, input[0])
+        told.append(f"{name} {unfolded}" if name in ("fold", "phases") else name)
     assert tuple(told) == expected
 
 

@@ -22,6 +22,7 @@ from jaxconv.tiles import piece
 IN_TILES = True
 
 MOST_TAPS = 32
+_FEW_COLUMNS = 24
 
 
 def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None = None) -> Array:
@@ -53,7 +54,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
         # XLA would move the positions of several axes, though they lie as those of one.
         u, g = (factor.reshape(*factor.shape[: 2 + len(convolution.lead)], -1) for factor in (u, g))
         batch, columns = tuple(range(u.ndim - 2)), u.ndim - 1
-        swapped = _wasted(g.shape[-2]) <= _wasted(u.shape[-2])
+        swapped = _better_right(g.shape[-2], u.shape[-2])
         factors = (u, g) if swapped else (g, u)
         blocks = lax.dot_general(*factors, (((columns,), (columns,)), (batch, batch)), **convolution.dot).sum(axis=0)
         # Behind a barrier, as XLA would exchange the factors where there is nothing to sum.
@@ -66,12 +67,15 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
 def _accepts(convolution: Convolution) -> bool:
     if convolution.channels_last:
         return convolution.window.taps == 1 and convolution.groups == 1
-    return convolution.window.taps <= MOST_TAPS
+    return sum(convolution.window.kernel) <= MOST_TAPS
 
 
-def _wasted(columns: int) -> tuple[float, int]:
-    """What speaks against a right factor of so many columns: the library takes 16 at a time, and copies it into another order."""
-    return -(-columns // 16) * 16 / columns, columns
+def _better_right(columns: int, others: int) -> bool:
+    """Whether a factor of so many columns is the right one of a product. The library copies that into another order, so it is the
+    one of few; of more than 24, where it is the product that takes long, the one that leaves less of 16 columns unused."""
+    if min(columns, others) <= _FEW_COLUMNS:
+        return columns <= others
+    return (-columns % 16 / columns, columns) <= (-others % 16 / others, others)
 
 
 def _taps(convolution: Convolution) -> list[tuple[int, ...]]:

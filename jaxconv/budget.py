@@ -1,0 +1,106 @@
+"""How much of a batch and of an image a CPU takes at a time: what fits into its cache, and is large enough to multiply."""
+
+import math
+import sys
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxconv.batches import DEVICES, number_of_parts
+from jaxconv.convolution import Convolution
+from jaxconv.counts import cells_moved, of_phases, samples, unfolded_bytes, unfolded_cells
+
+CPU_TILE = 2**23
+SMALL_U = 2 * CPU_TILE
+_LONG_RUN = 64
+_FAIR_TILE = 3 * 2**20
+_LARGE_TILE = CPU_TILE // 2
+_FOLD_TILE = 6 * 2**20
+
+
+def parts_and_tile(
+    convolution: Convolution, name: str, part: str, weight: tuple[int, ...], image: Array
+) -> tuple[int, int]:
+    """In how many parts a CPU takes the batch, and the bytes of a tile of each.
+
+    Parts that are one tile each, of 8 MB and no more than a twelfth of a large U, where four samples at least have room in one: a
+    tile of the whole batch would be short rows of every sample. Where `fold` has rows as one run, 64 positions are long enough.
+    """
+    tile = _tile(convolution, name, part, weight, image)
+    if name not in ("stream", "fold", "phases"):
+        return 1, tile
+    batch, size = image.shape[0], jnp.dtype(convolution.accumulate).itemsize * convolution.mapped
+    sample = size * unfolded_cells(convolution, weight, 1)
+    u = unfolded_bytes(convolution, weight, image)
+    room = CPU_TILE if u <= SMALL_U else min(CPU_TILE, u // 9)
+    if name == "phases" and convolution.has_phases:
+        name, (convolution, _, weight) = "fold", of_phases(convolution, part, weight)
+    if name == "fold" and not (part == "input_gradient" and max(convolution.window.stride) > 1):
+        # What it writes instead of U.
+        positions = convolution.spatial if part == "input_gradient" else convolution.out_spatial
+        written = convolution.groups * cells_moved(convolution, part, weight, convolution.unfolded)
+        sample = size * written * math.prod(positions)
+        if convolution.folds_rows and tile >= _LONG_RUN * batch * size * written:
+            return 1, tile
+    elif name == "stream":
+        sample += size * weight[0] * math.prod(convolution.out_spatial) // 2
+    if sample * batch <= tile:
+        return 1, tile
+    most = room // sample
+    devices = DEVICES if convolution.spread else 1
+    count = number_of_parts(batch, max(4, most // 8), most, devices)
+    return count, tile if count == 1 else 2 * room
+
+
+def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...], image: Array) -> int:
+    """Bytes of an engine's tile for the cache of a CPU.
+
+    16 MB where U is no larger: often one tile, with nothing to put together; 8 MB of 16-bit numbers, copied fast in tiles
+    alone. Else what `_fair_tile` says, and of U so little that all temporaries of forward and backward together, copies of the
+    weight among them, are less than a quarter of it. `taps`, which reads its image in one pass, takes it whole, with its sides,
+    where that leaves room, about an eighth of U, or a tenth where another engine makes the gradient of the weight; a single tap
+    needs no tiles.
+    """
+    window = convolution.window
+    if name == "batched" and window.taps == 1:
+        return sys.maxsize
+    u = unfolded_bytes(convolution, weight, image)
+    sides = (max(sum(pair), window.extent(axis) - 1) for axis, pair in enumerate(window.padding))
+    cells = (
+        samples(convolution, image)
+        * weight[1]
+        * convolution.groups
+        * math.prod(size + side for size, side in zip(convolution.spatial, sides, strict=True))
+    )
+    whole = cells * jnp.dtype(convolution.accumulate).itemsize
+    # Beside it there is the other one of forward and backward, and what the weight gradient takes: for `taps`, sums of a row.
+    depthwise = weight[1] * weight[0] == convolution.groups or window.rank == 1
+    beside = u // convolution.out_spatial[0] if window.rank > 1 and part == "input_gradient" else 0
+    fits = 2 * whole + beside <= u // 4 if depthwise else 10 * whole <= u
+    whole_images = name == "taps" and part != "weight_gradient" and not convolution.channels_moved
+    if whole_images and (u <= SMALL_U or fits):
+        return whole
+    if u <= SMALL_U:
+        return SMALL_U if image.dtype.itemsize > 2 else CPU_TILE
+    wanted = _fair_tile(convolution, name, part, u)
+    # Where two copies of the weight are more than the quarter, no tile is small enough to keep it.
+    copy = image.dtype.itemsize * math.prod(weight)
+    if name == "phases" and convolution.has_phases:
+        # They are a copy of the image, which is so much of U.
+        room = (u // 4 - u // convolution.of_phases.window.taps) // 2 - copy
+    elif name == "fold" and not convolution.channels_last:
+        # A tile is all that it takes beside them, where others are copied once more.
+        room = 2 * u // 9 - 3 * copy
+    else:
+        room = u // (18 if name == "taps" else 9) - copy
+    return min(wanted, max(u // 36, room) if 8 * copy <= u else u // 12)
+
+
+def _fair_tile(convolution: Convolution, name: str, part: str, u: int) -> int:
+    """Bytes of a tile of a large U: what stays in the cache and is large enough to multiply."""
+    if name == "fold" and convolution.unfolded == 0 and part != "weight_gradient":
+        # The rows that two tiles share are multiplied twice.
+        return min(CPU_TILE, u // 12)
+    if name == "fold" and not convolution.channels_last:
+        return min(_FOLD_TILE, max(u // 9, min(_LARGE_TILE, u // 6)))
+    return min(_LARGE_TILE, max(u // 18, min(_FAIR_TILE, u // 12)))

@@ -1,0 +1,76 @@
+"""What a convolution copies and multiplies, in cells: what the rule and the sizes of tiles go by."""
+
+import math
+
+from jax import Array, ShapeDtypeStruct
+
+from jaxconv.convolution import Convolution
+
+
+def unfolded_cells(convolution: Convolution, weight: tuple[int, ...], batch: int) -> int:
+    """Entries of U."""
+    return batch * convolution.groups * math.prod(weight[1:]) * math.prod(convolution.out_spatial)
+
+
+def unfolded_bytes(convolution: Convolution, weight: tuple[int, ...], image: Array | ShapeDtypeStruct) -> int:
+    """Of U in the dtype of the image, and of all that `jax.vmap` makes beside it."""
+    return image.dtype.itemsize * unfolded_cells(convolution, weight, samples(convolution, image))
+
+
+def samples(convolution: Convolution, image: Array | ShapeDtypeStruct) -> int:
+    """In memory at the same time."""
+    return convolution.mapped * image.shape[0]
+
+
+def cells_moved(convolution: Convolution, part: str, weight: tuple[int, ...], unfolded: int) -> int:
+    """Cells a position that are written: a copy a channel and unfolded tap, and a product, or for a weight gradient a copy of
+    the cotangent, a folded tap and channel of the other side."""
+    kernel, (out_channels, in_channels) = weight[2:], (weight[0] // convolution.groups, weight[1])
+    given, other = (out_channels, in_channels) if part == "input_gradient" else (in_channels, out_channels)
+    return given * math.prod(kernel[:unfolded]) + other * math.prod(kernel[unfolded:])
+
+
+def fewest_moved(convolution: Convolution, part: str, weight: tuple[int, ...], most: int) -> int:
+    """How many of the first axes to unfold, `most` of them at most, and to fold the others: what moves the least memory.
+
+    An axis with a stride is not folded, as most products would be for nothing. The rows of an image with channels first are one
+    run where the last axis alone is folded, so that a row a tap of all axes, of U or of a gradient's products, counts twice.
+    """
+    window, channels = convolution.window, weight[1]
+    if part == "input_gradient":
+        channels = weight[0] // convolution.groups
+    if part == "input_gradient" and max(window.stride) > 1:
+        return 0
+    least = max((axis + 1 for axis, stride in enumerate(window.stride) if stride > 1), default=0)
+    rows = min(window.rank, window.taps) > 1 and not convolution.channels_last
+    sizes = [_positions_and_cells(convolution, part, axis) for axis in range(window.rank)]
+
+    def moved_in_all(unfolded: int) -> int:
+        moved = cells_moved(convolution, part, weight, unfolded)
+        if rows and unfolded == window.rank:
+            moved += channels * window.taps
+        if rows and unfolded == 0 and part == "input_gradient":
+            moved += weight[1] * window.taps
+        # Of a signal what its sides take is not counted: it was measured without.
+        seen = (
+            cells if axis >= unfolded and window.rank > 1 else positions
+            for axis, (positions, cells) in enumerate(sizes)
+        )
+        return moved * math.prod(seen)
+
+    return min(range(min(least, most), most + 1), key=moved_in_all)
+
+
+def _positions_and_cells(convolution: Convolution, part: str, axis: int) -> tuple[int, int]:
+    """Of one axis: how many positions are summed up, and how many cells of the other image they see; at stride 1 the gradient of
+    the input is a convolution of the cotangent."""
+    window, size, positions = convolution.window, convolution.spatial[axis], convolution.out_spatial[axis]
+    if part == "input_gradient":
+        return size, min(size + window.extent(axis) - 1, positions)
+    return positions, min(window.reach(axis, positions), size)
+
+
+def of_phases(convolution: Convolution, part: str, weight: tuple[int, ...]) -> tuple[Convolution, str, tuple[int, ...]]:
+    """What `phases` makes of a convolution and the shape of its weight."""
+    inner = convolution.of_phases
+    return inner, part, (weight[0], weight[1] * math.prod(convolution.window.stride), *inner.window.kernel)
