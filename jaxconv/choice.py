@@ -6,10 +6,10 @@
 | at most 16 pairs of channels in and out a group, and few terms to add (`_is_added_up`) | `taps` | too little to multiply |
 | a long kernel at a stride that divides it (`_takes_phases`) | `phases` | copies without gaps, and fewer |
 | input gradient at a stride; windows side by side may be for `materialise`, below | `fold` | one product for all phases |
-| U at most 16 MB and no more than the output (`_is_first_layer`) | `batched` | no image is moved |
+| U at most 16 MB, less than a fold writes, of many positions (`_is_product_a_sample`) | `batched` | no image is moved |
 | a gradient for every sample, U no more than `fold` copies (`_is_small_sample`) | `batched` | the cotangent is not copied |
-| at a stride, channels first, U at most 16 MB and of few rows (`_is_copied_along_rows`) | `batched` | no image is moved |
-| others at a stride, channels first, where U has at most 16 MB | `materialise` | U is cheap; whole, both cores copy |
+| others at a stride, channels first, where U has at most 16 MB (`_of_small_strided`) | `fold`, mostly | both cores copy |
+| others, stride 1, one group, channels first, U at most 16 MB (`_of_small_plain`) | `fold`, mostly | both cores copy |
 | one tap, stride 1, no padding (`_lies_as_u`) | `batched` | nothing is moved |
 | no more is moved when only the first axes are unfolded, and the others, of stride 1, folded | `fold` | K1 + K2 for K1 K2 |
 | long rows of few channels, channels first (`_has_long_rows`) | `fold`, all axes unfolded | rows are copied, not channels |
@@ -17,7 +17,7 @@
 | everything else | `stream` | U in tiles, one large product each |
 
 The platform sets the size of a tile: what fits into the cache of a CPU, what fills an accelerator. On a CPU many small samples
-are taken in parts of one tile each (`_parts`).
+are taken in parts of one tile each (`jaxconv/budget.py`).
 """
 
 import importlib
@@ -143,7 +143,7 @@ def _is_product_a_sample(convolution: Convolution, part: str, weight: tuple[int,
     fewer channels than U has rows.
     """
     rows, positions, rank = math.prod(weight[1:]), math.prod(convolution.out_spatial), convolution.window.rank
-    if not _is_plain(convolution) or sum(convolution.window.kernel) > batched.MOST_TAPS:
+    if not _is_plain(convolution) or sum(convolution.window.kernel) > batched.MOST_COPIES:
         return False
     products = 4 * batch * weight[0] * positions
     if jnp.dtype(convolution.result).itemsize == 2 and (rows > weight[0] or products > SMALL_U):
@@ -184,7 +184,7 @@ def _of_small_strided(convolution: Convolution, part: str, weight: tuple[int, ..
     apart = many and 2 * channels <= positions
     if part == "weight_gradient":
         apart = _has_small_blocks(convolution, weight)
-    if apart and sum(window.kernel) <= batched.MOST_TAPS:
+    if apart and sum(window.kernel) <= batched.MOST_COPIES:
         return "batched", 0
     whole = convolution.mapped > 1 or jnp.dtype(convolution.result).itemsize == 2
     return ("materialise", 0) if whole else ("fold", window.rank)
@@ -219,7 +219,7 @@ def _is_small_sample(convolution: Convolution, part: str, weight: tuple[int, ...
     rows than `fold` would copy; of several axes, stride 1 and channels first (measured: of signals and strided layers slower)."""
     window = convolution.window
     each = part == "weight_gradient" and convolution.mapped > 1 and not convolution.channels_last
-    plain = window.rank > 1 and max(window.stride) == 1 and 1 < sum(window.kernel) <= batched.MOST_TAPS
+    plain = window.rank > 1 and max(window.stride) == 1 and 1 < sum(window.kernel) <= batched.MOST_COPIES
     return each and plain and math.prod(weight[1:]) <= cells_moved(convolution, part, weight, unfolded)
 
 

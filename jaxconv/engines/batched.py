@@ -2,14 +2,13 @@
 
 The formulas, with a copy of the weight for every sample. One product of all samples, as `materialise` asks for, wants the
 channels of every image before the samples, and XLA moves them there and back; here neither output nor cotangent is moved. For
-layers whose U is small and no more than their output, as that of a first layer mostly is, or has few rows at a stride; and for
-a single tap, whose U is the input itself. With channels last a tap of one group is one product of all samples. The rest, and
-more than 32 taps, which take long to compile, are left to `stream`.
+layers of many positions whose U is small; and for a single tap, whose U is the input itself. With channels last a tap of one
+group is one product of all samples. The rest, and more than 32 copies, a tap of every axis, which take long to compile, are left
+to `stream`.
 """
 
 import operator
 from functools import reduce
-from itertools import product
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -21,7 +20,7 @@ from jaxconv.tiles import piece
 # Its copies, and the tiles of what is left to `stream`, are of bits where numbers have 16.
 IN_TILES = True
 
-MOST_TAPS = 32
+MOST_COPIES = 32
 _FEW_COLUMNS = 24
 
 
@@ -67,7 +66,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
 def _accepts(convolution: Convolution) -> bool:
     if convolution.channels_last:
         return convolution.window.taps == 1 and convolution.groups == 1
-    return sum(convolution.window.kernel) <= MOST_TAPS
+    return sum(convolution.window.kernel) <= MOST_COPIES
 
 
 def _better_right(columns: int, others: int) -> bool:
@@ -76,10 +75,6 @@ def _better_right(columns: int, others: int) -> bool:
     if min(columns, others) <= _FEW_COLUMNS:
         return columns <= others
     return (-columns % 16 / columns, columns) <= (-others % 16 / others, others)
-
-
-def _taps(convolution: Convolution) -> list[tuple[int, ...]]:
-    return list(product(*map(range, convolution.window.kernel)))
 
 
 def _matrix(convolution: Convolution, weight: Array) -> Array:
@@ -122,19 +117,17 @@ def _unfold(convolution: Convolution, input: Array) -> Array:
 
 
 def _fold(convolution: Convolution, rows: Array) -> Array:
-    """The transpose of `_unfold`: what every tap has seen, added up where it was."""
-    window = convolution.window
-
-    def back(part: Array, tap: tuple[int, ...]) -> Array:
-        image = _image(convolution, part)
-        sides = [(0, 0, 0)] * image.ndim
-        for axis, (size, wanted) in enumerate(zip(convolution.out_spatial, convolution.spatial, strict=True)):
-            stride, start = window.stride[axis], window.dilation[axis] * tap[axis] - window.padding[axis][0]
-            sides[convolution.first_spatial + axis] = (start, wanted - start - stride * (size - 1) - 1, stride - 1)
-        return lax.pad(image, jnp.zeros((), image.dtype), sides)
-
-    parts = jnp.split(rows, window.taps, _rows_axis(convolution))
-    return reduce(operator.add, map(back, parts, _taps(convolution)))
+    """The transpose of `_unfold`: what every tap has seen, added up where it was, an axis after the other."""
+    window, channels = convolution.window, _rows_axis(convolution)
+    first = convolution.first_spatial + len(convolution.lead)
+    for axis, (positions, size) in enumerate(zip(convolution.out_spatial, convolution.spatial, strict=True)):
+        stride, terms = window.stride[axis], []
+        for tap, part in enumerate(jnp.split(rows, window.kernel[axis], channels)):
+            sides, start = [(0, 0, 0)] * rows.ndim, window.dilation[axis] * tap - window.padding[axis][0]
+            sides[first + axis] = (start, size - start - stride * (positions - 1) - 1, stride - 1)
+            terms.append(lax.pad(part, jnp.zeros((), part.dtype), sides))
+        rows = reduce(operator.add, terms)
+    return _image(convolution, rows)
 
 
 def _products(convolution: Convolution, image: Array, matrix: Array) -> Array:
