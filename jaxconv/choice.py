@@ -143,7 +143,7 @@ def _is_product_a_sample(convolution: Convolution, part: str, weight: tuple[int,
     fewer channels than U has rows.
     """
     rows, positions, rank = math.prod(weight[1:]), math.prod(convolution.out_spatial), convolution.window.rank
-    if not _is_plain(convolution) or sum(convolution.window.kernel) > batched.MOST_COPIES:
+    if not _is_plain(convolution) or not batched.has_few_taps(convolution.window):
         return False
     products = 4 * batch * weight[0] * positions
     if jnp.dtype(convolution.result).itemsize == 2 and (rows > weight[0] or products > SMALL_U):
@@ -184,7 +184,7 @@ def _of_small_strided(convolution: Convolution, part: str, weight: tuple[int, ..
     apart = many and 2 * channels <= positions
     if part == "weight_gradient":
         apart = _has_small_blocks(convolution, weight)
-    if apart and sum(window.kernel) <= batched.MOST_COPIES:
+    if apart and batched.has_few_taps(window):
         return "batched", 0
     whole = convolution.mapped > 1 or jnp.dtype(convolution.result).itemsize == 2
     return ("materialise", 0) if whole else ("fold", window.rank)
@@ -219,7 +219,7 @@ def _is_small_sample(convolution: Convolution, part: str, weight: tuple[int, ...
     rows than `fold` would copy; of several axes, stride 1 and channels first (measured: of signals and strided layers slower)."""
     window = convolution.window
     each = part == "weight_gradient" and convolution.mapped > 1 and not convolution.channels_last
-    plain = window.rank > 1 and max(window.stride) == 1 and 1 < sum(window.kernel) <= batched.MOST_COPIES
+    plain = window.rank > 1 and max(window.stride) == 1 and window.taps > 1 and batched.has_few_taps(window)
     return each and plain and math.prod(weight[1:]) <= cells_moved(convolution, part, weight, unfolded)
 
 

@@ -28,7 +28,7 @@ def shapes_in(jaxpr):
 
 
 LAYERS = {
-    "conv2d": (partial(jaxconv.conv2d, padding=1, stride=(2, 1)), (7, 4, 6, 5), (5, 4, 3, 2), (5,)),
+    "conv2d": (partial(jaxconv.conv2d, padding=1, stride=(2, 1)), (7, 4, 6, 5), (8, 4, 3, 2), (8,)),
     "grouped": (partial(jaxconv.conv2d, dilation=2, groups=4), (7, 4, 6, 5), (4, 1, 2, 2), (4,)),
     "channels last": (partial(jaxconv.conv1d, data_format="channels_last"), (7, 9, 3), (5, 3, 3), (5,)),
     "transposed": (partial(jaxconv.conv_transpose2d, stride=2), (7, 4, 3, 5), (4, 3, 3, 2), (3,)),

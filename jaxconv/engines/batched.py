@@ -3,12 +3,12 @@
 The formulas, with a copy of the weight for every sample. One product of all samples, as `materialise` asks for, wants the
 channels of every image before the samples, and XLA moves them there and back; here neither output nor cotangent is moved. For
 layers of many positions whose U is small; and for a single tap, whose U is the input itself. With channels last a tap of one
-group is one product of all samples. The rest, and more than 32 copies, a tap of every axis, which take long to compile, are left
-to `stream`.
+group is one product of all samples. The rest, and more taps than are compiled soon, are left to `stream`.
 """
 
 import operator
 from functools import reduce
+from itertools import product
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -16,11 +16,12 @@ from jax import Array, lax
 from jaxconv.convolution import Convolution
 from jaxconv.engines import stream
 from jaxconv.tiles import piece
+from jaxconv.window import Window
 
 # Its copies, and the tiles of what is left to `stream`, are of bits where numbers have 16.
 IN_TILES = True
 
-MOST_COPIES = 32
+_MOST_COPIES, _MOST_TAPS = 32, 100
 _FEW_COLUMNS = 24
 
 
@@ -66,7 +67,12 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
 def _accepts(convolution: Convolution) -> bool:
     if convolution.channels_last:
         return convolution.window.taps == 1 and convolution.groups == 1
-    return sum(convolution.window.kernel) <= MOST_COPIES
+    return has_few_taps(convolution.window)
+
+
+def has_few_taps(window: Window) -> bool:
+    """Whether there are at most 32 copies, one a tap of every axis, and 100 taps, which input gradients have a term for."""
+    return sum(window.kernel) <= _MOST_COPIES and window.taps <= _MOST_TAPS
 
 
 def _better_right(columns: int, others: int) -> bool:
@@ -117,17 +123,19 @@ def _unfold(convolution: Convolution, input: Array) -> Array:
 
 
 def _fold(convolution: Convolution, rows: Array) -> Array:
-    """The transpose of `_unfold`: what every tap has seen, added up where it was, an axis after the other."""
-    window, channels = convolution.window, _rows_axis(convolution)
-    first = convolution.first_spatial + len(convolution.lead)
-    for axis, (positions, size) in enumerate(zip(convolution.out_spatial, convolution.spatial, strict=True)):
-        stride, terms = window.stride[axis], []
-        for tap, part in enumerate(jnp.split(rows, window.kernel[axis], channels)):
-            sides, start = [(0, 0, 0)] * rows.ndim, window.dilation[axis] * tap - window.padding[axis][0]
-            sides[first + axis] = (start, size - start - stride * (positions - 1) - 1, stride - 1)
-            terms.append(lax.pad(part, jnp.zeros((), part.dtype), sides))
-        rows = reduce(operator.add, terms)
-    return _image(convolution, rows)
+    """The transpose of `_unfold`: what every tap has seen, added up where it was."""
+    window = convolution.window
+
+    def back(part: Array, tap: tuple[int, ...]) -> Array:
+        image = _image(convolution, part)
+        sides = [(0, 0, 0)] * image.ndim
+        for axis, (size, wanted) in enumerate(zip(convolution.out_spatial, convolution.spatial, strict=True)):
+            stride, start = window.stride[axis], window.dilation[axis] * tap[axis] - window.padding[axis][0]
+            sides[convolution.first_spatial + axis] = (start, wanted - start - stride * (size - 1) - 1, stride - 1)
+        return lax.pad(image, jnp.zeros((), image.dtype), sides)
+
+    parts = jnp.split(rows, window.taps, _rows_axis(convolution))
+    return reduce(operator.add, map(back, parts, product(*map(range, window.kernel))))
 
 
 def _products(convolution: Convolution, image: Array, matrix: Array) -> Array:
