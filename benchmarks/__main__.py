@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks import report
-from benchmarks.cases import QUANTITIES, SETS, Case, growth
+from benchmarks.case import QUANTITIES, Case
+from benchmarks.cases import SETS, growth
 from benchmarks.contenders import NAMES
 from benchmarks.runner import machine, run
 
@@ -98,7 +99,7 @@ def _read(files: Iterable[Path]) -> list[dict]:
 def _list(_: argparse.Namespace) -> int:
     for name, cases in SETS.items():
         for case in cases:
-            print(f"{name:9} {case.name:10} {case.input!s:22} {case.weight!s:20} {case.note}")
+            print(f"{name:12} {case.name:10} {case.input!s:22} {case.weight!s:20} {case.note}")
     return 0
 
 

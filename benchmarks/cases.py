@@ -1,37 +1,7 @@
-"""What is timed: layers of networks, layers that were held out when the rule was made, and cliffs that people reported."""
+"""What is timed: layers of networks, layers held out when the rule was made, cliffs that people reported, drawn layers."""
 
-from dataclasses import dataclass
-
-QUANTITIES = ("forward", "input gradient", "weight gradient", "vjp")
-
-
-@dataclass(frozen=True)
-class Case:
-    """One layer: shapes with channels first, and torch's options.
-
-    `kind` is "layer"; "mapped", the layer of one sample under `jax.vmap`, with the weight shared; "per example", a gradient of
-    the weight for every sample by `vmap(grad)`; or "loop", the layer applied ten times in `jax.lax.scan`.
-    """
-
-    name: str
-    input: tuple[int, ...]
-    weight: tuple[int, ...]
-    stride: int = 1
-    padding: int = 0
-    dilation: int = 1
-    groups: int = 1
-    transposed: bool = False
-    kind: str = "layer"
-    note: str = ""
-
-    @property
-    def rank(self) -> int:
-        return len(self.weight) - 2
-
-    @property
-    def quantities(self) -> tuple[str, ...]:
-        return {"per example": ("vjp",), "loop": ("forward", "vjp")}.get(self.kind, QUANTITIES)
-
+from benchmarks.case import Case
+from benchmarks.drawn import drawn
 
 # The 19 layers of the study that the engines were built after.
 STUDY = (
@@ -140,6 +110,9 @@ UNSEEN = (
     Case("gated", (8, 192, 700), (384, 192, 3), padding=2, dilation=2, note="gated convolution of a sequence"),
 )
 
+# The rule for a small U was made on others that were drawn, with other seeds.
+DRAWN = drawn(seed=5, count=40)
+
 SETS = {
     "study": STUDY,
     "held-out": HELD_OUT,
@@ -148,6 +121,7 @@ SETS = {
     "many-samples": MANY_SAMPLES,
     "strided": STRIDED,
     "mapped": MAPPED,
+    "drawn": DRAWN,
 }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array, lax
 
 import jaxconv
-from benchmarks.cases import Case
+from benchmarks.case import Case
 
 NAMES = ("jaxconv", "lax", "torch", "matmul")
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks.cases import Case
+from benchmarks.case import Case
 from benchmarks.contenders import Setting, contender
 from benchmarks.timing import in_turn, ratio
 from jaxconv.window import make_window

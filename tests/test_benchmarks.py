@@ -8,8 +8,9 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import cases, report
-from benchmarks.cases import Case
+from benchmarks.case import Case
 from benchmarks.contenders import Setting, contender
+from benchmarks.drawn import drawn
 from benchmarks.runner import unfolded_bytes
 from benchmarks.timing import in_turn, ratio
 
@@ -130,3 +131,14 @@ def test_growth_is_along_one_axis_at_a_time():
         assert values == sorted(values)
         shapes = {(case.input, case.weight) for _, case in points}
         assert len(shapes) == len(values), axis
+
+
+def test_drawn_layers_are_the_same_for_the_same_seed_and_within_bounds():
+    layers = drawn(3, 60)
+    assert layers == drawn(3, 60) != drawn(4, 60)
+    for case in layers:
+        u = unfolded_bytes(case, "float32")
+        assert 2**20 <= u <= 2**26
+        assert 10**7 <= u // 4 * case.weight[0] <= 2 * 10**9
+    assert {case.rank for case in layers} == {1, 2}
+    assert {case.stride for case in layers} >= {1, 2}
