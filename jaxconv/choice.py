@@ -88,13 +88,14 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
     plain = window.taps == max(window.stride) == 1 and not any(map(any, window.padding))
     if plain and _lies_as_u(convolution, part, weight, fits):
         return "batched", 0
+    strided_signal = convolution.groups == window.rank == 1 < max(window.stride) and not convolution.channels_last
     moves_back = convolution.channels_last or window.taps == 1
     if moves_back and part == "weight_gradient" and 1 < window.rank > unfolded:
         # The cotangent's copies have short rows: they must be fewer by a sixth (measured: layers of 1x3x3 and 3x3 taps).
         written = [cells_moved(convolution, part, weight, axes) for axes in (unfolded, window.rank)]
         if 6 * written[0] <= 5 * written[1]:
             return "fold", unfolded
-    elif unfolded < window.rank or _has_long_rows(convolution, part, weight):
+    elif unfolded < window.rank or _has_long_rows(convolution, part, weight) or (strided_signal and single):
         return "fold", unfolded
     small = few and fits and convolution.groups == 1 and part == "weight_gradient"
     return "materialise" if small else "stream", 0
@@ -136,8 +137,8 @@ def _is_plain(convolution: Convolution) -> bool:
 
 def _is_product_a_sample(convolution: Convolution, part: str, weight: tuple[int, ...], batch: int) -> bool:
     """Whether a small U is faster multiplied sample by sample, no image being moved: where it has fewer rows than a fold would
-    write, and there are many positions, or at least four times and channels out twice as many as rows; or where the blocks of a
-    weight gradient are small.
+    write, and there are many positions, or of an image at least four times, and channels out twice, as many as rows; or where
+    the blocks of a weight gradient are small.
 
     Of 16-bit numbers, whose products are in float32 before they are rounded, where they have 16 MB at most, and the output no
     fewer channels than U has rows.
@@ -153,7 +154,7 @@ def _is_product_a_sample(convolution: Convolution, part: str, weight: tuple[int,
         few = weight[0] * weight[1] <= _FEW_PRODUCTS
         fewer = rows < folding if rank > 1 else 2 * rows <= 3 * folding
         return fewer and not few and _has_small_blocks(convolution, weight)
-    few_rows = 4 * rows <= positions and 2 * rows <= weight[0]
+    few_rows = rank > 1 and 4 * rows <= positions and 2 * rows <= weight[0]
     many = _MANY_POSITIONS if rank == 1 or rows <= weight[0] else _MANY_IN_IMAGES
     return rows < folding and (few_rows or positions >= many)
 

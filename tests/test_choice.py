@@ -47,7 +47,7 @@ RULE = [
     ((16, 8, 4, 4, 4), 2, 1, ("phases 1", "phases 2", "phases 1")),
     ((16, 16, 8, 8), 2, 1, ("phases 1", "phases 1", "phases 1")),
     ((64, 3, 8, 8), 2, 1, ("stream", "fold 0", "stream")),
-    ((64, 64, 16), 4, 1, ("stream", "fold 0", "stream")),
+    ((64, 64, 16), 4, 1, ("fold 1", "fold 0", "fold 1")),
     ((64, 32, 2, 2), 2, 1, ("stream", "fold 0", "stream")),
 ]
 
