@@ -12,7 +12,7 @@
 | others, stride 1, one group, channels first, U at most 16 MB (`_of_small_plain`) | `fold`, mostly | both cores copy |
 | one tap, stride 1, no padding (`_lies_as_u`) | `batched` | nothing is moved |
 | no more is moved when only the first axes are unfolded, and the others, of stride 1, folded | `fold` | K1 + K2 for K1 K2 |
-| long rows of few channels, channels first (`_has_long_rows`) | `fold`, all axes unfolded | rows are copied, not channels |
+| long rows of few channels (`_has_long_rows`), strided signals; channels first | `fold`, all axes unfolded | rows are copied |
 | weight gradient of few channels of one group, where U has at most 16 MB | `materialise` | U is cheap |
 | everything else | `stream` | U in tiles, one large product each |
 
@@ -44,6 +44,7 @@ _MANY_ROWS = 192
 _FEW_ROWS = 320
 _MANY_TAPS = 64
 _SMALL_BLOCK = 2**14
+_FEW_POSITIONS = 16
 _MANY_POSITIONS = 500
 _MANY_IN_IMAGES = 1500
 _SHORT_ROW = 32
@@ -195,7 +196,7 @@ def _has_small_blocks(convolution: Convolution, weight: tuple[int, ...]) -> bool
     """Whether the weight gradients of every sample, which are added up, are small, or small beside the positions (measured: of 36
     thousand entries, and 700 positions, slower by a third)."""
     positions, block = math.prod(convolution.out_spatial), math.prod(weight) // convolution.groups
-    return positions >= _FEW_PRODUCTS < block and block <= max(_SMALL_BLOCK, 48 * positions)
+    return positions >= _FEW_POSITIONS and block <= max(_SMALL_BLOCK, 48 * positions)
 
 
 def _takes_phases(convolution: Convolution, part: str, weight: tuple[int, ...], fits: bool) -> bool:
