@@ -184,3 +184,21 @@ def test_gradients_with_channels_last():
     np.testing.assert_array_equal(jnp.moveaxis(gradients[0], -1, 1), by_input)
     np.testing.assert_array_equal(gradients[1], by_weight)
     np.testing.assert_array_equal(gradients[2], by_bias)
+
+
+@pytest.mark.parametrize(
+    ("weight", "options"),
+    [
+        ((6, 3, 7, 7), {"padding": 3}),
+        ((6, 2, 9, 5), {"stride": 2, "groups": 2}),
+        ((4, 2, 2, 5, 4), {"padding": 1, "dilation": 2, "groups": 2}),
+        ((3, 4, 10, 10), {}),
+        ((3, 4, 11, 10), {}),
+        ((3, 4, 17, 16), {}),
+    ],
+)
+def test_many_taps_in_a_product_a_sample(weight, options):
+    """Copied axis after axis, up to 100 taps and 32 copies."""
+    groups = options.get("groups", 1)
+    input = (2, weight[1] * groups, *(size + 9 for size in weight[2:]))
+    check("batched", Geometry("many taps", input, weight, options), tile=150, last=False)
