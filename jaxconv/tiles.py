@@ -100,6 +100,14 @@ def tiles(sizes: tuple[int, ...], bytes_a_position: int, budget: int) -> Tiles:
     return Tiles(sizes, tuple(reversed(shape)))
 
 
+def tiles_of_terms(sizes: tuple[int, ...], bytes_a_position: int, budget: int) -> Tiles:
+    """As `tiles`, of positions that are summed over: where the last tile of an image overlaps another, what is new in it is
+    selected, in copies of both factors, so that all are half as large. Those of signals take less than they may as they are."""
+    grid = tiles(sizes, bytes_a_position, budget)
+    overlap = any(size % length for size, length in zip(sizes, grid.shape, strict=True))
+    return tiles(sizes, 2 * bytes_a_position, budget) if overlap and len(sizes) > 1 else grid
+
+
 def place(index: Start, sizes: Sequence[int]) -> list[Start]:
     """The index on every axis of what is at `index` in row-major order."""
     at = []

@@ -16,7 +16,7 @@ from jaxconv.convolution import Convolution
 from jaxconv.copies import Copies, read, seen_cells, shifted
 from jaxconv.engines import stream
 from jaxconv.runs import Runs
-from jaxconv.tiles import Start, blank, each, interleaved, piece, put, tiles, unwritten
+from jaxconv.tiles import Start, blank, each, interleaved, piece, put, tiles, tiles_of_terms, unwritten
 from jaxconv.window import Taps, backward_taps, forward_taps
 
 IN_TILES = True
@@ -108,7 +108,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     input = input.astype(cotangent.dtype)
     # The terms of the sum: output positions on the unfolded axes, input positions on the folded ones.
     sizes = (*out_spatial[:unfolded], *spatial[unfolded:])
-    grid = tiles(sizes, _bytes(convolution, batch, in_channels, out_channels), convolution.tile)
+    grid = tiles_of_terms(sizes, _bytes(convolution, batch, in_channels, out_channels), convolution.tile)
     axes = range(window.rank)
 
     def ahead(places):

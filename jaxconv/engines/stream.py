@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
-from jaxconv.tiles import Start, Tiles, blank, each, piece, put, tiles, unwritten
+from jaxconv.tiles import Start, Tiles, blank, each, piece, put, tiles, tiles_of_terms, unwritten
 from jaxconv.window import Place, Window
 
 IN_TILES = True
@@ -64,7 +64,9 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     batch, _, in_channels = convolution.sizes(input)
     out_channels = convolution.sizes(cotangent)[2]
     input = input.astype(cotangent.dtype)
-    grid = _grid(convolution, input, out_channels)
+    # A tile of the cotangent is copied, and moved.
+    position = max(in_channels * convolution.window.taps + out_channels // 2, out_channels)
+    grid = tiles_of_terms(convolution.out_spatial, batch * position * input.dtype.itemsize, convolution.tile)
 
     def step(places, total):
         u = _unfold_tile(convolution, grid, input, places)
