@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator
 
 from benchmarks.case import Case
+from benchmarks.runner import unfolded_bytes
 
 _SIZES = {1: (100, 200, 400, 800, 1500, 3000, 6000, 12000), 2: (8, 14, 16, 20, 28, 32, 48, 56, 64, 96, 128)}
 _KERNELS = {1: (2, 3, 3, 5, 7, 9, 16), 2: (2, 3, 3, 3, 4, 5, 7)}
@@ -27,11 +28,12 @@ def _layers(draw: random.Random) -> Iterator[Case]:
         batch, size, kernel = draw.choice(_BATCHES), draw.choice(_SIZES[rank]), draw.choice(_KERNELS[rank])
         in_channels, out_channels, stride = draw.choice(_CHANNELS), draw.choice(_CHANNELS), draw.choice(_STRIDES)
         padding = draw.choice((0, kernel // 2))
-        positions = ((size + 2 * padding - kernel) // stride + 1) ** rank
-        cells = batch * in_channels * kernel**rank * positions
-        fits = kernel <= size and _LEAST <= 4 * cells <= _MOST
-        if fits and _LEAST_MULTIPLIED <= cells * out_channels <= _MOST_MULTIPLIED:
+        if kernel > size:
+            continue
+        input, weight = (batch, in_channels, *(size,) * rank), (out_channels, in_channels, *(kernel,) * rank)
+        shape = f"{batch}x{in_channels}x{size} by {out_channels}, {kernel} taps at {stride}, padding {padding}"
+        case = Case(f"drawn {number + 1}", input, weight, stride, padding, note=f"{rank}-D, {shape}")
+        u = unfolded_bytes(case, "float32")
+        if _LEAST <= u <= _MOST and _LEAST_MULTIPLIED <= u // 4 * out_channels <= _MOST_MULTIPLIED:
             number += 1
-            input, weight = (batch, in_channels, *(size,) * rank), (out_channels, in_channels, *(kernel,) * rank)
-            shape = f"{batch}x{in_channels}x{size} by {out_channels}, {kernel} taps at {stride}, padding {padding}"
-            yield Case(f"drawn {number}", input, weight, stride, padding, note=f"{rank}-D, {shape}")
+            yield case

@@ -10,11 +10,11 @@ from jaxconv.batches import DEVICES, number_of_parts
 from jaxconv.convolution import Convolution
 from jaxconv.counts import cells_moved, of_phases, samples, unfolded_bytes, unfolded_cells
 
-CPU_TILE = 2**23
-SMALL_U = 2 * CPU_TILE
+_CPU_TILE = 2**23
+SMALL_U = 2 * _CPU_TILE
 _LONG_RUN = 64
 _FAIR_TILE = 3 * 2**20
-_LARGE_TILE = CPU_TILE // 2
+_LARGE_TILE = _CPU_TILE // 2
 _FOLD_TILE = 6 * 2**20
 
 
@@ -23,7 +23,7 @@ def parts_and_tile(
 ) -> tuple[int, int]:
     """In how many parts a CPU takes the batch, and the bytes of a tile of each.
 
-    Parts that are one tile each, of 8 MB and no more than a twelfth of a large U, where four samples at least have room in one: a
+    Parts that are one tile each, of 8 MB and no more than a ninth of a large U, where four samples at least have room in one: a
     tile of the whole batch would be short rows of every sample. Where `fold` has rows as one run, 64 positions are long enough.
     """
     tile = _tile(convolution, name, part, weight, image)
@@ -32,7 +32,7 @@ def parts_and_tile(
     batch, size = image.shape[0], jnp.dtype(convolution.accumulate).itemsize * convolution.mapped
     sample = size * unfolded_cells(convolution, weight, 1)
     u = unfolded_bytes(convolution, weight, image)
-    room = CPU_TILE if u <= SMALL_U else min(CPU_TILE, u // 9)
+    room = _CPU_TILE if u <= SMALL_U else min(_CPU_TILE, u // 9)
     if name == "phases" and convolution.has_phases:
         name, (convolution, _, weight) = "fold", of_phases(convolution, part, weight)
     if name == "fold" and not (part == "input_gradient" and max(convolution.window.stride) > 1):
@@ -81,7 +81,7 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
     if whole_images and (u <= SMALL_U or fits):
         return whole
     if u <= SMALL_U:
-        return SMALL_U if image.dtype.itemsize > 2 else CPU_TILE
+        return SMALL_U if image.dtype.itemsize > 2 else _CPU_TILE
     wanted = _fair_tile(convolution, name, part, u)
     # Where two copies of the weight are more than the quarter, no tile is small enough to keep it.
     copy = image.dtype.itemsize * math.prod(weight)
@@ -100,7 +100,7 @@ def _fair_tile(convolution: Convolution, name: str, part: str, u: int) -> int:
     """Bytes of a tile of a large U: what stays in the cache and is large enough to multiply."""
     if name == "fold" and convolution.unfolded == 0 and part != "weight_gradient":
         # The rows that two tiles share are multiplied twice.
-        return min(CPU_TILE, u // 12)
+        return min(_CPU_TILE, u // 12)
     if name == "fold" and not convolution.channels_last:
         return min(_FOLD_TILE, max(u // 9, min(_LARGE_TILE, u // 6)))
     return min(_LARGE_TILE, max(u // 18, min(_FAIR_TILE, u // 12)))

@@ -68,7 +68,6 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
     unfolded = fewest_moved(convolution, part, weight, window.rank)
     fits = unfolded_cells(convolution, weight, batch) * jnp.dtype(convolution.accumulate).itemsize <= SMALL_U
     few = in_channels * out_channels <= _FEW_PRODUCTS
-    single = jnp.dtype(convolution.result).itemsize > 2
     if part == "weight_gradient" and in_channels * out_channels == 1 and _has_wide_kernel(convolution, unfolded):
         return "fold", unfolded
     if few and _is_added_up(convolution, part, weight):
@@ -78,25 +77,25 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
         return "phases", fewest_moved(*of_phases(convolution, part, weight), window.rank)
     if part == "input_gradient" and max(window.stride) > 1 and not (strided_whole and window.disjoint):
         return "fold", 0
-    if fits and _is_product_a_sample(convolution, part, weight, batch):
-        return "batched", 0
-    if fits and _is_small_sample(convolution, part, weight, unfolded):
+    small_sample = _is_small_sample(convolution, part, weight, unfolded)
+    if fits and (small_sample or _is_product_a_sample(convolution, part, weight, batch)):
         return "batched", 0
     if strided_whole:
         return _of_small_strided(convolution, part, weight)
-    if fits and not few and convolution.mapped == 1 and _is_plain(convolution) and single:
+    if fits and not few and convolution.mapped == 1 and _is_plain(convolution) and not convolution.has_half:
         return _of_small_plain(convolution, part, weight, batch, unfolded)
     plain = window.taps == max(window.stride) == 1 and not any(map(any, window.padding))
     if plain and _lies_as_u(convolution, part, weight, fits):
         return "batched", 0
-    strided_signal = convolution.groups == window.rank == 1 < max(window.stride) and not convolution.channels_last
+    strided_signal = convolution.groups == window.rank == 1 < max(window.stride)
+    strided_signal = strided_signal and not convolution.channels_last and not convolution.has_half
     moves_back = convolution.channels_last or window.taps == 1
     if moves_back and part == "weight_gradient" and 1 < window.rank > unfolded:
         # The cotangent's copies have short rows: they must be fewer by a sixth (measured: layers of 1x3x3 and 3x3 taps).
         written = [cells_moved(convolution, part, weight, axes) for axes in (unfolded, window.rank)]
         if 6 * written[0] <= 5 * written[1]:
             return "fold", unfolded
-    elif unfolded < window.rank or _has_long_rows(convolution, part, weight) or (strided_signal and single):
+    elif unfolded < window.rank or _has_long_rows(convolution, part, weight) or strided_signal:
         return "fold", unfolded
     small = few and fits and convolution.groups == 1 and part == "weight_gradient"
     return "materialise" if small else "stream", 0
@@ -127,7 +126,7 @@ def _has_wide_kernel(convolution: Convolution, unfolded: int) -> bool:
     window = convolution.window
     copies = cells_moved(convolution, "weight_gradient", (convolution.groups, 1, *window.kernel), unfolded)
     many = window.taps > _MANY_TAPS and window.taps >= (8 if convolution.channels_last else 4) * copies
-    return many and max(window.stride) == 1 and jnp.dtype(convolution.result).itemsize > 2
+    return many and max(window.stride) == 1 and not convolution.has_half
 
 
 def _is_plain(convolution: Convolution) -> bool:
@@ -148,7 +147,7 @@ def _is_product_a_sample(convolution: Convolution, part: str, weight: tuple[int,
     if not _is_plain(convolution) or not batched.has_few_taps(convolution.window):
         return False
     products = 4 * batch * weight[0] * positions
-    if jnp.dtype(convolution.result).itemsize == 2 and (rows > weight[0] or products > SMALL_U):
+    if convolution.has_half and (rows > weight[0] or products > SMALL_U):
         return False
     folding = cells_moved(convolution, "output", weight, rank - 1)
     if part == "weight_gradient":
@@ -188,8 +187,7 @@ def _of_small_strided(convolution: Convolution, part: str, weight: tuple[int, ..
         apart = _has_small_blocks(convolution, weight)
     if apart and batched.has_few_taps(window):
         return "batched", 0
-    whole = convolution.mapped > 1 or jnp.dtype(convolution.result).itemsize == 2
-    return ("materialise", 0) if whole else ("fold", window.rank)
+    return ("materialise", 0) if convolution.mapped > 1 or convolution.has_half else ("fold", window.rank)
 
 
 def _has_small_blocks(convolution: Convolution, weight: tuple[int, ...]) -> bool:

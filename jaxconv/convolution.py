@@ -91,9 +91,14 @@ class Convolution:
         return image if self.stored == self.result else lax.bitcast_convert_type(image, self.stored)
 
     @property
+    def has_half(self) -> bool:
+        """Whether results are 16-bit numbers."""
+        return jnp.dtype(self.result).itemsize == 2
+
+    @property
     def stored(self) -> Any:
         """The dtype of an array that holds a resulting image."""
-        return self.result if self.bits is None or jnp.dtype(self.result).itemsize != 2 else jnp.dtype(jnp.uint16)
+        return self.result if self.bits is None or not self.has_half else jnp.dtype(jnp.uint16)
 
     def for_tiles(self, image: Array, *starts: int | Array) -> Array:
         """An image that a tile is taken from, at places that begin at `starts`: as bits, where those are copied."""

@@ -25,9 +25,14 @@ def samples(convolution: Convolution, image: Array | ShapeDtypeStruct) -> int:
 def cells_moved(convolution: Convolution, part: str, weight: tuple[int, ...], unfolded: int) -> int:
     """Cells a position that are written: a copy a channel and unfolded tap, and a product, or for a weight gradient a copy of
     the cotangent, a folded tap and channel of the other side."""
-    kernel, (out_channels, in_channels) = weight[2:], (weight[0] // convolution.groups, weight[1])
-    given, other = (out_channels, in_channels) if part == "input_gradient" else (in_channels, out_channels)
+    kernel, (given, other) = weight[2:], _channels(convolution, part, weight)
     return given * math.prod(kernel[:unfolded]) + other * math.prod(kernel[unfolded:])
+
+
+def _channels(convolution: Convolution, part: str, weight: tuple[int, ...]) -> tuple[int, int]:
+    """Of a group: of the image that is given, and of what is made of it, or multiplied by it."""
+    in_channels, out_channels = weight[1], weight[0] // convolution.groups
+    return (out_channels, in_channels) if part == "input_gradient" else (in_channels, out_channels)
 
 
 def fewest_moved(convolution: Convolution, part: str, weight: tuple[int, ...], most: int) -> int:
@@ -36,9 +41,7 @@ def fewest_moved(convolution: Convolution, part: str, weight: tuple[int, ...], m
     An axis with a stride is not folded, as most products would be for nothing. The rows of an image with channels first are one
     run where the last axis alone is folded, so that a row a tap of all axes, of U or of a gradient's products, counts twice.
     """
-    window, channels = convolution.window, weight[1]
-    if part == "input_gradient":
-        channels = weight[0] // convolution.groups
+    window, (given, other) = convolution.window, _channels(convolution, part, weight)
     if part == "input_gradient" and max(window.stride) > 1:
         return 0
     least = max((axis + 1 for axis, stride in enumerate(window.stride) if stride > 1), default=0)
@@ -48,9 +51,9 @@ def fewest_moved(convolution: Convolution, part: str, weight: tuple[int, ...], m
     def moved_in_all(unfolded: int) -> int:
         moved = cells_moved(convolution, part, weight, unfolded)
         if rows and unfolded == window.rank:
-            moved += channels * window.taps
+            moved += given * window.taps
         if rows and unfolded == 0 and part == "input_gradient":
-            moved += weight[1] * window.taps
+            moved += other * window.taps
         # Of a signal what its sides take is not counted: it was measured without.
         seen = (
             cells if axis >= unfolded and window.rank > 1 else positions

@@ -25,7 +25,7 @@ def by_platform(convolution: Convolution, engine: Any, function: Callable[..., A
         return function(convolution, *arrays)
     for_cpu = replace(convolution, calls=True)
     on_cpu, dtypes = partial(function, for_cpu), {array.dtype for array in arrays}
-    if engine.IN_TILES and any(dtype.itemsize == 2 for dtype in (*dtypes, jnp.dtype(convolution.result))):
+    if engine.IN_TILES and (convolution.has_half or any(dtype.itemsize == 2 for dtype in dtypes)):
         same = len(dtypes) == 1 and arrays[0].dtype.itemsize == 2
         on_cpu = partial(in_bits if same else _widened, function, for_cpu)
     if convolution.alone:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from devices import on_eight
-from jax.extend import core
+from jaxprs import equations
 
 import jaxconv
 from jaxconv import choice, evaluation
@@ -21,10 +21,7 @@ def integers(*shapes):
 
 def shapes_in(jaxpr):
     """Of everything that a jaxpr makes, inside other primitives too."""
-    for equation in jaxpr.eqns:
-        yield from (variable.aval.shape for variable in equation.outvars)
-        for inner in core.jaxprs_in_params(equation.params):
-            yield from shapes_in(inner)
+    return (variable.aval.shape for equation in equations(jaxpr) for variable in equation.outvars)
 
 
 LAYERS = {

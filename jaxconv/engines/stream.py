@@ -24,7 +24,7 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     # (g, q, c, *k) to (g, q, *k and c): the order of U's columns.
     matrix = jnp.moveaxis(convolution.by_group(weight), 2, -1).reshape(*convolution.lead, out_channels // groups, -1)
     matrix = convolution.made_once(matrix)
-    grid = _grid(convolution, input, out_channels)
+    grid = tiles(convolution.out_spatial, _bytes(convolution, input, out_channels), convolution.tile)
     # A product with the rows of U in front is the faster one, but must be transposed where channels are first: not worth it
     # where the product is large beside U.
     rows_first = convolution.channels_last or matrix.shape[-1] > 3 * matrix.shape[-2]
@@ -65,8 +65,8 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     out_channels = convolution.sizes(cotangent)[2]
     input = input.astype(cotangent.dtype)
     # A tile of the cotangent is copied, and moved.
-    position = max(in_channels * convolution.window.taps + out_channels // 2, out_channels)
-    grid = tiles_of_terms(convolution.out_spatial, batch * position * input.dtype.itemsize, convolution.tile)
+    position = max(_bytes(convolution, input, out_channels), batch * out_channels * input.dtype.itemsize)
+    grid = tiles_of_terms(convolution.out_spatial, position, convolution.tile)
 
     def step(places, total):
         u = _unfold_tile(convolution, grid, input, places)
@@ -92,11 +92,10 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     return jnp.moveaxis(total, -1, 1).astype(convolution.result)
 
 
-def _grid(convolution: Convolution, input: Array, out_channels: int) -> Tiles:
-    """Tiles whose part of U and half of whose part of the output are of the size that is asked for."""
+def _bytes(convolution: Convolution, input: Array, out_channels: int) -> int:
+    """Of a position: its part of U, and half of its part of the output."""
     batch, _, channels = convolution.sizes(input)
-    row = batch * (channels * convolution.window.taps + out_channels // 2) * input.dtype.itemsize
-    return tiles(convolution.out_spatial, row, convolution.tile)
+    return batch * (channels * convolution.window.taps + out_channels // 2) * input.dtype.itemsize
 
 
 def _to_rows(convolution: Convolution, image: Array) -> Array:
