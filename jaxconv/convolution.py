@@ -24,7 +24,8 @@ class Convolution:
     many parts the batch is taken; `bits` the 16-bit dtype of images whose entries are copied, and returned, as bits in uint16;
     `calls` whether what is better not fused with what takes it is compiled as a call; `alone` whether that is all of it;
     `channels_moved` whether `taps` moves the channels of a tile that has them last; `mapped` how many of its kind `jax.vmap` runs
-    at the same time, which share the room for tiles; `spread` whether several devices have it, whose samples are not to be moved.
+    at the same time, which share the room for tiles; `spread` whether several devices have it, whose samples are not to be moved;
+    `platform` what it is compiled for, "cpu" or "accelerator", or None where that is not known.
     """
 
     window: Window
@@ -44,6 +45,7 @@ class Convolution:
     channels_moved: bool = False
     mapped: int = 1
     spread: bool = False
+    platform: str | None = None
 
     @property
     def out_spatial(self) -> tuple[int, ...]:

@@ -12,8 +12,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
-from jaxconv.tiles import Start, Tiles, blank, each, piece, written_out
+from jaxconv.tiles import Start, Tiles, blank, each, held, moved, piece, written_out
 from jaxconv.window import Cells, Place, Taps
+
+# Of a signal. Of an image, copies in a loop take a twentieth longer (measured: a 7x7 stem).
+_FEW_COPIES = 6
 
 
 class Copies:
@@ -86,6 +89,19 @@ class Copies:
         return (groups, *counts, channels // groups, batch, *spatial)
 
     @property
+    def _joined(self) -> bool:
+        """Whether XLA joins the copies, on all cores: of a whole image; of a tile it would find out for every entry which copy it
+        is in."""
+        return self._convolution.parts == max(self._grid.counts) == 1
+
+    def _in_a_loop(self, axis: int) -> bool:
+        """Whether the taps of an axis are copied in a loop: it takes the same time, and compiles once."""
+        count = self._taps[axis].count
+        if self._convolution.copies_in_loops or not written_out(count):
+            return True
+        return not self._joined and len(self._taps) == 1 and count > _FEW_COPIES
+
+    @property
     def _copied_axes(self) -> Sequence[int]:
         """The axes of more than one tap, or one of them: what a single tap sees is a part of what the others copy."""
         return [axis for axis in self._axes if self._taps[axis].count > 1] or self._axes[:1]
@@ -93,7 +109,8 @@ class Copies:
     def _seen(self, places: list[Place]) -> tuple[list[Cells], list[Taps]]:
         """The cells that are read for a tile, and all taps as they see them."""
         counts = [taps.count for taps in self._taps]
-        cells, skipped = seen_cells(self._convolution, self._spatial, self._cells(places), counts, self._axes)
+        looped = [axis for axis in self._axes if self._in_a_loop(axis)]
+        cells, skipped = seen_cells(self._spatial, self._cells(places), counts, looped)
         return cells, list(map(shifted, self._taps, skipped))
 
     def _runs(
@@ -118,46 +135,45 @@ class Copies:
         room: Array | None = None,
     ) -> Array:
         """The copies, an axis after the other from the last to the first: K1 + K2 and not K1 K2 of them."""
-        in_loops = self._convolution.copies_in_loops
         part = read(self._convolution, image, cells)
         dtype = part.dtype
         part = self._convolution.for_copies(part)
         at = 2 + self._convolution.window.rank if self._convolution.channels_last else 1
-        # XLA joins the copies of a whole image on all cores, but of a tile it would find out for every entry which copy it is in.
-        joined = self._convolution.parts == max(self._grid.counts) == 1
         first = 2 if self._convolution.channels_last else 3
         copied = self._copied_axes
         for axis in self._axes:
             if axis not in copied:
-                part = _seen_by(part, taps[axis], lengths[axis], first + axis, 0)
+                part = _seen_by(held(part), taps[axis], lengths[axis], first + axis, 0)
         for made, axis in enumerate(reversed(copied)):
             count, length, last = taps[axis].count, lengths[axis], axis == copied[0]
             spatial_axis = first + axis + (0 if self._convolution.channels_last else made)
             part = part.astype(dtype) if last else part
-            seen = partial(_seen_by, part, taps[axis], length, spatial_axis)
-            if joined and written_out(count, in_loops):
+            whole = held(part)
+            seen = partial(_seen_by, whole, taps[axis], length, spatial_axis)
+            if self._joined and not self._in_a_loop(axis):
                 part = jnp.stack([seen(tap) for tap in range(count)], at)
                 continue
             shape = (*part.shape[:spatial_axis], length, *part.shape[spatial_axis + 1 :])
             shape = (*shape[:at], count, *shape[at:])
             into = room if last and room is not None and room.shape == shape else blank(shape, part.dtype, part)
-            run = partial(_put_run, part, taps[axis], length, spatial_axis)
-            part = each(count, run if self._behind else partial(_put_copy, seen, at), into, in_loops)
+            run = partial(_put_run, whole, taps[axis], length, spatial_axis)
+            part = each(count, run if self._behind else partial(_put_copy, seen, at), into, self._in_a_loop(axis))
         return part
 
 
-def _seen_by(part: Array, taps: Taps, length: int, axis: int, tap: Start) -> Array:
+def _seen_by(part: Callable[[], Array], taps: Taps, length: int, axis: int, tap: Start) -> Array:
     """What one tap of an axis sees of a part of an image."""
-    return piece(part, taps.at + taps.shift * tap, length, axis, taps.stride)
+    return piece(part(), taps.at + taps.shift * tap, length, axis, taps.stride)
 
 
 def _put_copy(seen: Callable[[Start], Array], at: int, tap: Start, room: Array) -> Array:
     return lax.dynamic_update_index_in_dim(room, seen(tap), tap, at)
 
 
-def _put_run(part: Array, taps: Taps, length: int, axis: int, tap: Start, room: Array) -> Array:
+def _put_run(held_part: Callable[[], Array], taps: Taps, length: int, axis: int, tap: Start, room: Array) -> Array:
     """What one tap sees of a part of an image, channels first, put into its place in a room. What is known to be outside, which
     is the same for every tile, stays the zeros that a room begins with: XLA would ask for every entry whether it is."""
+    part = held_part()
     start, low, high = taps.at + taps.shift * tap, 0, 0
     if isinstance(start, int):
         low, high = max(0, -start), max(0, start + length - part.shape[axis])
@@ -170,22 +186,17 @@ def _put_run(part: Array, taps: Taps, length: int, axis: int, tap: Start, room: 
 
 
 def seen_cells(
-    convolution: Convolution,
-    spatial: Sequence[int],
-    cells: Sequence[Cells],
-    counts: Sequence[int],
-    copied: Sequence[int] = (),
+    spatial: Sequence[int], cells: Sequence[Cells], counts: Sequence[int], looped: Sequence[int] = ()
 ) -> tuple[list[Cells], list[int]]:
-    """Which cells of an image of so many are to be read for so many taps on every axis, some axes of which are to be `copied`,
-    and how many cells further on than asked for they begin.
+    """Which cells of an image of so many are to be read for so many taps on every axis, those of `looped` axes in a loop, and
+    how many cells further on than asked for they begin.
 
     On an axis where they are known, and the taps written out, what is outside is left to each tap.
     """
     cells, skipped = list(cells), [0] * len(cells)
     for axis, count in enumerate(counts):
         _, size, (least, most) = cells[axis]
-        in_a_loop = axis in copied and convolution.copies_in_loops
-        if least == most and written_out(count, in_a_loop):
+        if least == most and written_out(count, axis in looped):
             begin = min(max(0, least), spatial[axis] - 1)
             end = max(begin + 1, min(least + size, spatial[axis]))
             cells[axis], skipped[axis] = (begin, end - begin, (begin, begin)), begin - least
@@ -196,10 +207,13 @@ def read(convolution: Convolution, image: Array, cells: Sequence[Cells], at_once
     """The cells of an image as (g, channels, N, *spatial), or (g, N, *spatial, channels) where those are last."""
     part = convolution.cut(image, cells, at_once)
     batch, spatial, channels = convolution.sizes(part)
-    inner = channels // convolution.groups
+    inner, rank = channels // convolution.groups, len(spatial)
     if convolution.channels_last:
-        return jnp.moveaxis(part.reshape(batch, *spatial, convolution.groups, inner), -2, 0)
-    return jnp.moveaxis(part.reshape(batch, convolution.groups, inner, *spatial), 0, 2)
+        part, order = part.reshape(batch, *spatial, convolution.groups, inner), (1 + rank, *range(1 + rank), 2 + rank)
+    else:
+        part, order = part.reshape(batch, convolution.groups, inner, *spatial), (1, 2, 0, *range(3, 3 + rank))
+    # Of one position, XLA would make what has been `moved` a product of a turned factor, which it has none for of 16-bit numbers.
+    return moved(part, order) if inner == 1 else jnp.transpose(part, order)
 
 
 def shifted(taps: Taps, skipped: int) -> Taps:

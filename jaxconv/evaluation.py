@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from jaxconv.batches import DEVICES, image_by_parts, mapped_by_parts, number_of_parts, sum_by_parts
@@ -18,9 +19,9 @@ from jaxconv.counts import unfolded_bytes
 from jaxconv.platforms import by_platform
 from jaxconv.primitive import each_by_itself, one_batch, with_rule
 
-# Bytes of U that are taken at a time for a gradient for every sample (measured: 4 MB is faster for small samples by a sixth, and
-# takes twice the time and more than a quarter of U for larger ones).
-_PART = 2**21
+# Bytes of images and U that are taken at a time for a gradient for every sample (measured: of twice as many, larger samples take
+# more than a quarter of U; of half as many, small ones a sixth more time).
+_PART = 7 * 2**19
 
 
 def _spread(function: Any) -> Any:
@@ -44,8 +45,12 @@ def _input_gradient(convolution: Convolution, weight: Array, cotangent: Array, b
     return by_platform(convolution, engine, image_by_parts(engine.input_gradient, 1), weight, cotangent, bias)
 
 
-output = with_rule(_output, one_batch(0), _spread(_output))
-input_gradient = with_rule(_input_gradient, one_batch(1), _spread(_input_gradient))
+def _on_platform(convolution: Convolution, platform: str) -> Convolution:
+    return replace(convolution, platform=platform)
+
+
+output = with_rule(_output, one_batch(0), _spread(_output), _on_platform)
+input_gradient = with_rule(_input_gradient, one_batch(1), _spread(_input_gradient), _on_platform)
 
 
 def _gradient_of_each(
@@ -56,7 +61,8 @@ def _gradient_of_each(
         return each_by_itself(call, function, convolution, length, batched, arrays)
     input, cotangent = (jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for array in arrays)
     u = unfolded_bytes(convolution, _weight_shape(convolution, input, cotangent), input)
-    parts = number_of_parts(length, 1, max(DEVICES, _PART // u))
+    images = (input.size + cotangent.size) * jnp.dtype(convolution.accumulate).itemsize
+    parts = number_of_parts(length, 1, max(DEVICES, _PART // (u + images)))
     return mapped_by_parts(partial(function, convolution.times(length // parts)), parts, *arrays)
 
 
@@ -82,4 +88,4 @@ def _weight_shape(convolution: Convolution, input: Any, cotangent: Any) -> tuple
     return (out_channels, in_channels // convolution.groups, *convolution.window.kernel)
 
 
-weight_gradient = with_rule(_weight_gradient, _gradient_of_each, _on_devices)
+weight_gradient = with_rule(_weight_gradient, _gradient_of_each, _on_devices, _on_platform)

@@ -30,8 +30,10 @@ def by_platform(convolution: Convolution, engine: Any, function: Callable[..., A
         on_cpu = partial(in_bits if same else _widened, function, for_cpu)
     if convolution.alone:
         on_cpu = partial(for_cpu.as_call, on_cpu)
-    elsewhere = replace(convolution, tile=_ACCELERATOR_TILE, parts=1, channels_moved=False)
-    return lax.platform_dependent(*arrays, cpu=on_cpu, default=partial(function, elsewhere))
+    elsewhere = partial(function, replace(convolution, tile=_ACCELERATOR_TILE, parts=1, channels_moved=False))
+    if convolution.platform:
+        return (on_cpu if convolution.platform == "cpu" else elsewhere)(*arrays)
+    return lax.platform_dependent(*arrays, cpu=on_cpu, default=elsewhere)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))

@@ -24,12 +24,20 @@ one is left out) to what the mapped function returns."""
 
 _call_p = core.Primitive("jaxconv_call")
 _LAYERS = 4096
+_CPU, _ACCELERATOR = "cpu", "accelerator"
 
 
-def with_rule(function: Function, rule: Rule, on_devices: Function | None = None) -> Function:
+def with_rule(
+    function: Function,
+    rule: Rule,
+    on_devices: Function | None = None,
+    on_platform: Callable[[Any, str], Any] = lambda static, _: static,
+) -> Function:
     """`function(static, *arrays)`, with `rule` for what `jax.vmap` makes of it.
 
-    Compiled for several devices, whose number is known only then, it is `on_devices(devices, static, *arrays)`, if there is one.
+    Compiled for several devices, whose number is known only then, it is `on_devices(devices, static, *arrays)`, if there is one;
+    and for a platform, "cpu" or "accelerator", it is of `on_platform(static, platform)`, so that what the other would do need not
+    be traced. Its jaxpr, which is seen before the platform is known, is that of a CPU.
     """
 
     @wraps(function)
@@ -37,24 +45,27 @@ def with_rule(function: Function, rule: Rule, on_devices: Function | None = None
         present = [array for array in arrays if array is not None]
         if not any(isinstance(array, Tracer) for array in present):
             return function(static, *arrays)
-        of_those_given, mapped = bound(static, tuple(array is not None for array in arrays))
+        anywhere, on, mapped = bound(static, tuple(array is not None for array in arrays))
         # No mesh and an empty one are two to JAX, which would trace the function for each.
         with jax.sharding.use_abstract_mesh(jax.sharding.get_abstract_mesh()):
-            jaxpr = jax.make_jaxpr(of_those_given)(*present)
-        return _call_p.bind(*present, call=jaxpr, function=of_those_given, rule=mapped)
+            jaxpr = jax.make_jaxpr(on(_CPU))(*present)
+        return _call_p.bind(*present, call=jaxpr, function=anywhere, on=on, rule=mapped)
 
     # The same functions for the same layer, as JAX traces one function once for all arrays of the same shapes.
     @lru_cache(maxsize=_LAYERS)
-    def bound(static: Any, given: tuple[bool, ...]) -> tuple[Function, Callable[..., Array]]:
-        def of_those_given(*present: Array, devices: int = 1) -> Array:
-            if devices > 1 and on_devices is not None:
-                return on_devices(devices, static, *_filled(given, present))
-            return function(static, *_filled(given, present))
+    def bound(static: Any, given: tuple[bool, ...]) -> tuple[Function, Callable[[str], Function], Function]:
+        def of(static: Any) -> Function:
+            def of_those_given(*present: Array, devices: int = 1) -> Array:
+                if devices > 1 and on_devices is not None:
+                    return on_devices(devices, static, *_filled(given, present))
+                return function(static, *_filled(given, present))
+
+            return of_those_given
 
         def mapped(length: int, batched: Sequence[bool], *present: Array) -> Array:
             return rule(call, function, static, length, _filled(given, batched), _filled(given, present))
 
-        return of_those_given, mapped
+        return of(static), lru_cache(lambda platform: of(on_platform(static, platform))), mapped
 
     return call
 
@@ -137,7 +148,8 @@ def _keeps(saveable: Callable, equation: Any) -> bool:
     return policy is True or any(_keeps(saveable, inner) for inner in inside)
 
 
-def _lowered(context: mlir.LoweringRuleContext, *arrays: Any, function: Callable, **_: Any) -> Any:
+def _lowered(platform: str, context: mlir.LoweringRuleContext, *arrays: Any, on: Callable, **_: Any) -> Any:
+    function = on(platform)
     place = context.module_context.axis_context
     # Inside `jax.shard_map` what there is to do is one device's.
     devices = place.num_devices if isinstance(place, mlir.ShardingContext) else 1
@@ -151,7 +163,8 @@ def _run(*arrays: Array, function: Callable, **_: Any) -> Array:
 
 _call_p.def_impl(_run)
 _call_p.def_abstract_eval(lambda *arrays, call, **_: call.out_avals[0])
-mlir.register_lowering(_call_p, _lowered)
+mlir.register_lowering(_call_p, partial(_lowered, _CPU), platform=_CPU)
+mlir.register_lowering(_call_p, partial(_lowered, _ACCELERATOR))
 batching.primitive_batchers[_call_p] = _batched
 ad.primitive_jvps[_call_p] = _differentiated
 ad.primitive_transposes[_call_p] = _transposed

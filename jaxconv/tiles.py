@@ -29,20 +29,24 @@ class Tiles:
         """Tiles on every axis."""
         return tuple(-(-size // length) for size, length in zip(self.sizes, self.shape, strict=True))
 
-    def walk(self, step: Callable[[list[Place], Any], Any], carry: Any, ends_apart: bool = False) -> Any:
+    def walk(
+        self,
+        step: Callable[[list[Place], Any], Any],
+        carry: Any,
+        inside: Callable[[int, Place], bool] | None = None,
+    ) -> Any:
         """`carry = step(places, carry)` for every tile in turn, in one loop that is compiled once.
 
-        With `ends_apart`, where one axis alone is cut, its first and last tile are not in the loop over the others, so that zeros
-        around the image concern nothing there: they have a loop of their own.
+        `inside` tells, of an axis and a place on it, whether a tile there sees nothing but the image. Where one axis alone is
+        cut, and zeros around the image concern its first and last tile alone, these have a loop of their own.
         """
         counts, whole = self.counts, [Place.known(0, 0)] * len(self.sizes)
         cut_axes = [axis for axis, count in enumerate(counts) if count > 1]
         if not cut_axes:
             return step(whole, carry)
-        if not ends_apart or len(cut_axes) > 1:
+        axis, length, last = cut_axes[0], self.shape[cut_axes[0]], counts[cut_axes[0]] - 1
+        if len(cut_axes) > 1 or inside is None or not self._ends_differ(axis, inside):
             return lax.fori_loop(0, math.prod(counts), lambda index, carry: step(self._places(index), carry), carry)
-        (axis,) = cut_axes
-        length, last = self.shape[axis], counts[axis] - 1
 
         def at(place: Place) -> list[Place]:
             return [place if other == axis else same for other, same in enumerate(whole)]
@@ -70,6 +74,12 @@ class Tiles:
             moved = lax.min(begun, size - length) if size % length else begun
             places.append(Place(moved, 0, size - length, begun) if count > 1 else Place.known(0, 0))
         return places
+
+    def _ends_differ(self, axis: int, inside: Callable[[int, Place], bool]) -> bool:
+        """Whether zeros around the image, or another tile's positions, concern the first and last tile of an axis alone."""
+        length, end = self.shape[axis], self.sizes[axis] - self.shape[axis]
+        alike = end % length == 0 and inside(axis, self.anywhere[axis])
+        return not alike and inside(axis, Place(0, length, (self.counts[axis] - 2) * length, 0))
 
     @property
     def anywhere(self) -> list[Place]:
@@ -110,11 +120,16 @@ def tiles_of_terms(sizes: tuple[int, ...], bytes_a_position: int, budget: int) -
 
 def place(index: Start, sizes: Sequence[int]) -> list[Start]:
     """The index on every axis of what is at `index` in row-major order."""
-    at = []
-    for size in reversed(sizes):
-        at.append(index % size if isinstance(index, int) else lax.rem(index, size))
+    at: list[Start] = [0] * len(sizes)
+    long = [axis for axis, size in enumerate(sizes) if size > 1]
+    # The first one has no remainder: every number that is computed by itself is one more thing to compile.
+    for axis in reversed(long[1:]):
+        size = sizes[axis]
+        at[axis] = index % size if isinstance(index, int) else lax.rem(index, size)
         index = index // size if isinstance(index, int) else lax.div(index, size)
-    return at[::-1]
+    if long:
+        at[long[0]] = index
+    return at
 
 
 def cut(image: Array, first_axis: int, cells: Sequence[Cells]) -> Array:
@@ -187,6 +202,23 @@ def unwritten(shape: tuple[int, ...], dtype: Any, weight: Array, *like: Array) -
     """
     entry = lax.stop_gradient(lax.slice(weight.reshape(-1), (0,), (1,))).astype(dtype)
     return lax.optimization_barrier(blank(shape, dtype, weight, *like) + entry.reshape((1,) * len(shape)))
+
+
+def moved(array: Array, order: Sequence[int]) -> Array:
+    """`jnp.transpose`, of the axes of more than one entry alone: XLA has an order in memory for the others, too, and copies all
+    where that is another one."""
+    kept = [axis for axis in order if array.shape[axis] > 1]
+    among = sorted(kept)
+    squeezed = array.reshape([array.shape[axis] for axis in among])
+    turned = jnp.transpose(squeezed, [among.index(axis) for axis in kept])
+    return turned.reshape([array.shape[axis] for axis in order])
+
+
+def held(array: Array) -> Callable[[], Array]:
+    """An array for a loop to hold, without axes of one entry, for the sake of `moved`; called in the loop, what is returned gives
+    it those back."""
+    squeezed = jnp.squeeze(array)
+    return lambda: squeezed.reshape(array.shape)
 
 
 def interleaved(phases: Sequence[Array], axis: int) -> Array:

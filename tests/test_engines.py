@@ -1,6 +1,7 @@
 """Every engine, in tiles of a few bytes and in both layouts, against torch."""
 
 import importlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ def integers(geometry: Geometry, seed: int = 0) -> tuple:
     return tuple(generator.integers(-5, 6, shape).astype(np.float32) for shape in shapes)
 
 
-def check(engine: str, geometry: Geometry, tile: int, last: bool, unfolded: int = 0, **more: bool) -> None:
+def check(engine: str, geometry: Geometry, tile: int, last: bool, unfolded: int = 0, **more: Any) -> None:
     """The engine's three functions agree with torch to the bit."""
     module = importlib.import_module(f"jaxconv.engines.{engine}")
     options = geometry.options

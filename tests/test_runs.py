@@ -1,4 +1,4 @@
-"""Rows of positions as one run, in which `fold` adds up the taps of the last axis."""
+"""Rows of positions as one run, in which `fold` adds up the taps of the last axis, and `batched` copies what they see."""
 
 from dataclasses import replace
 
@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxprs import equations
 
 from jaxconv.convolution import Convolution
-from jaxconv.engines import fold, materialise
+from jaxconv.engines import batched, fold, materialise
 from jaxconv.runs import Runs
 from jaxconv.tiles import tiles
 from jaxconv.window import make_window
@@ -50,6 +51,30 @@ def test_no_tap_sees_past_the_end_of_a_row(name, tile):
         np.testing.assert_allclose(output(convolution, x, w, bias), expected, atol=1e-12)
         expected = materialise.input_gradient(convolution, w, jnp.asarray(cotangent))
         np.testing.assert_allclose(gradient(convolution, w, cotangent), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_no_copy_has_what_is_past_the_end_of_a_row(name):
+    """The reference's output and weight gradient, of an image with an infinity at both ends of every row."""
+    given, weight, *rest = SAME[name]
+    convolution = convolution_of(given, weight, *rest, tile=2**23)
+    rng = np.random.default_rng(0)
+    w, g = (jnp.asarray(rng.standard_normal(s)) for s in (weight, (given[0], weight[0], *convolution.out_spatial)))
+    for end in (1, np.inf):
+        x = rng.standard_normal(given)
+        x[..., 0], x[..., -1] = end, -end
+        for function, arrays in (("output", (x, w)), ("weight_gradient", (x, g))):
+            mine, expected = (getattr(engine, function)(convolution, *arrays) for engine in (batched, materialise))
+            np.testing.assert_allclose(mine, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(("row", "runs"), [(8, [64, 64]), (96, [96, 768])])
+def test_short_rows_are_copied_as_one_run(row, runs):
+    """XLA's compiler unrolls a loop of few cells, and fills no vectors; of a long row it would select for nothing."""
+    convolution = convolution_of((2, 3, 8, row), (4, 3, 3, 3), tile=2**23)
+    image, weight = (jax.ShapeDtypeStruct(shape, jnp.float64) for shape in ((2, 3, 8, row), (4, 3, 3, 3)))
+    jaxpr = jax.make_jaxpr(batched.output, static_argnums=0)(convolution, image, weight).jaxpr
+    assert [one.outvars[0].aval.shape[-1] for one in equations(jaxpr) if one.primitive.name == "concatenate"] == runs
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,18 @@ layers of many positions whose U is small; and for a single tap, whose U is the 
 group is one product of all samples. The rest, and more taps than are compiled soon, are left to `stream`.
 """
 
+import math
 import operator
 from functools import reduce
 from itertools import product
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
 from jaxconv.engines import stream
-from jaxconv.tiles import piece
+from jaxconv.tiles import moved, piece
 from jaxconv.window import Window
 
 # Its copies, and the tiles of what is left to `stream`, are of bits where numbers have 16.
@@ -23,6 +25,8 @@ IN_TILES = True
 
 _MOST_COPIES, _MOST_TAPS = 32, 100
 _FEW_COLUMNS = 24
+# Loops of so few cells are unrolled by XLA's compiler, and not vectorised (seen in its output).
+_SHORT_ROW = 64
 
 
 def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None = None) -> Array:
@@ -61,7 +65,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
         blocks = jnp.swapaxes(lax.optimization_barrier(blocks), -1, -2) if swapped else blocks
     # (g, q, *k, c) to (g and q, c, *k).
     blocks = blocks.reshape(-1, *convolution.window.kernel, convolution.sizes(input)[2] // convolution.groups)
-    return jnp.moveaxis(blocks, -1, 1).astype(convolution.result)
+    return moved(blocks, (0, blocks.ndim - 1, *range(1, blocks.ndim - 1))).astype(convolution.result)
 
 
 def _accepts(convolution: Convolution) -> bool:
@@ -85,7 +89,7 @@ def _better_right(columns: int, others: int) -> bool:
 
 def _matrix(convolution: Convolution, weight: Array) -> Array:
     """W~ of every group, (g, q, *k and c); (q, *k and c) of one group."""
-    matrix = jnp.moveaxis(convolution.by_group(weight), 2, -1)
+    matrix = moved(convolution.by_group(weight), (0, 1, *range(3, 3 + convolution.window.rank), 2))
     return matrix.reshape(*convolution.lead, matrix.shape[1], -1)
 
 
@@ -116,10 +120,34 @@ def _unfold(convolution: Convolution, input: Array) -> Array:
     u = _by_group(convolution, convolution.for_copies(convolution.for_tiles(input)))
     first = convolution.first_spatial + len(convolution.lead)
     for axis in reversed(range(window.rank)):
-        starts = [window.dilation[axis] * tap - window.padding[axis][0] for tap in range(window.kernel[axis])]
-        size, stride = convolution.out_spatial[axis], window.stride[axis]
-        u = jnp.concatenate([piece(u, start, size, first + axis, stride) for start in starts], channels)
+        u = _unfolded(convolution, u, axis, first, channels)
     return convolution.for_sums(u, input.dtype)
+
+
+def _unfolded(convolution: Convolution, image: Array, axis: int, first: int, channels: int) -> Array:
+    """What every tap of a spatial axis sees of an image by group, whose axes behind that one are those of the output.
+
+    Without a stride positions behind are one run, and so are short rows, with what would be seen beyond their ends selected
+    away: XLA fills vectors in long loops alone.
+    """
+    window, at, size = convolution.window, first + axis, convolution.out_spatial[axis]
+    starts = [window.dilation[axis] * tap - window.padding[axis][0] for tap in range(window.kernel[axis])]
+    if window.stride[axis] > 1 or convolution.channels_last:
+        return jnp.concatenate([piece(image, start, size, at, window.stride[axis]) for start in starts], channels)
+    if 0 < axis == window.rank - 1 and size == convolution.spatial[axis] <= _SHORT_ROW:
+        run = image.reshape(*image.shape[:first], -1)
+        positions, column = run.shape[-1], np.arange(run.shape[-1]) % size
+        seen = []
+        for start in starts:
+            part = piece(run, start, positions, first)
+            inside = (column + start >= 0) & (column + start < size)
+            seen.append(jnp.where(inside, part, jnp.zeros((), part.dtype)) if start else part)
+        joined = jnp.concatenate(seen, channels)
+        return joined.reshape(*joined.shape[:first], *image.shape[first:])
+    behind = image.shape[at + 1 :]
+    run, length = image.reshape(*image.shape[:at], -1), math.prod(behind)
+    joined = jnp.concatenate([piece(run, start * length, size * length, at) for start in starts], channels)
+    return joined.reshape(*joined.shape[:at], size, *behind)
 
 
 def _fold(convolution: Convolution, rows: Array) -> Array:

@@ -8,6 +8,7 @@ product with one row for every channel and tap, which fold adds up shifted, ever
 """
 
 import math
+from collections.abc import Callable
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -16,8 +17,8 @@ from jaxconv.convolution import Convolution
 from jaxconv.copies import Copies, read, seen_cells, shifted
 from jaxconv.engines import stream
 from jaxconv.runs import Runs
-from jaxconv.tiles import Start, blank, each, interleaved, piece, put, tiles, tiles_of_terms, unwritten
-from jaxconv.window import Taps, backward_taps, forward_taps
+from jaxconv.tiles import Start, Tiles, blank, each, interleaved, moved, piece, put, tiles, tiles_of_terms, unwritten
+from jaxconv.window import Cells, Place, Taps, backward_taps, forward_taps
 
 IN_TILES = True
 
@@ -29,7 +30,7 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     out_channels = weight.shape[0]
     # (g, q, c, *k) to (g, *folded k, q, *unfolded k, c): a row a folded tap and channel out.
     first, last = range(3, 3 + unfolded), range(3 + unfolded, 3 + window.rank)
-    matrix = jnp.transpose(convolution.by_group(weight), (0, *last, 1, *first, 2))
+    matrix = moved(convolution.by_group(weight), (0, *last, 1, *first, 2))
     rows = matrix.shape[1 : 2 + len(last)]
     grid = tiles(convolution.out_spatial, _bytes(convolution, batch, channels, out_channels), convolution.tile)
     taps = [forward_taps(window, axis) for axis in range(window.rank)]
@@ -56,7 +57,8 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
 
     sizes = grid.sizes if runs is None else runs.shape(grid.sizes)
     result = unwritten(convolution.shape(batch, sizes, out_channels), convolution.stored, weight, input)
-    result, _ = grid.walk(step, (result, copies.room()), ends_apart=window.rank <= _APART)
+    inside = _inside(grid, window.cells, convolution.spatial)
+    result, _ = grid.walk(step, (result, copies.room()), inside)
     return result.reshape(convolution.shape(batch, grid.sizes, out_channels))
 
 
@@ -81,7 +83,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
 
     def step(places, result):
         cells = [window.backward_cells(axis, places[axis], grid.shape[axis]) for axis in axes]
-        cells, skipped = seen_cells(convolution, sizes, cells, [max(some.count for some in own) for own in phases])
+        cells, skipped = seen_cells(sizes, cells, [max(some.count for some in own) for own in phases])
         image = read(convolution, cotangent, cells, at_once=window.rank > 1)
         products = _products(convolution, matrix, rows, convolution.for_sums(image, cotangent.dtype))
         for axis in reversed(axes):
@@ -94,7 +96,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
     whole = tuple(count * stride for count, stride in zip(blocks, window.stride, strict=True))
     # Another entry than that of `output`, which may have the same shape.
     result = unwritten(convolution.shape(batch, whole, in_channels), convolution.stored, weight[-1:], cotangent)
-    result = grid.walk(step, result, ends_apart=window.rank <= _APART)
+    result = grid.walk(step, result, _inside(grid, window.backward_cells, sizes))
     return lax.slice(result, (0,) * result.ndim, convolution.shape(batch, convolution.spatial, in_channels))
 
 
@@ -140,16 +142,33 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     kernel, outer, inner = window.kernel, out_channels // groups, in_channels // groups
     shape = (*convolution.lead, math.prod(kernel[unfolded:]) * outer, math.prod(kernel[:unfolded]) * inner)
     total = blank(shape, convolution.accumulate, input, cotangent)
-    total, _, _ = grid.walk(step, (total, of_input.room(), of_cotangent.room()), ends_apart=window.rank <= _APART)
+
+    def seen(axis: int, place: Place, length: int) -> Cells:
+        return (window.cells if axis < unfolded else window.backward_cells)(axis, place, length)
+
+    inside = _inside(grid, seen, (*spatial[:unfolded], *out_spatial[unfolded:]))
+    total, _, _ = grid.walk(step, (total, of_input.room(), of_cotangent.room()), inside)
     total = total.reshape(groups, *kernel[unfolded:], outer, *kernel[:unfolded], inner)
     # (g, *folded k, q, *unfolded k, c) to (g, q, c, *k).
     folded = window.rank - unfolded
     order = (0, 1 + folded, total.ndim - 1, *range(2 + folded, total.ndim - 1), *range(1, 1 + folded))
-    return jnp.transpose(total, order).reshape(out_channels, inner, *kernel).astype(convolution.result)
+    return moved(total, order).reshape(out_channels, inner, *kernel).astype(convolution.result)
 
 
 # A step of three axes takes most of a second to compile: a second one is not worth the tenth of time that it saves.
 _APART = 2
+
+
+def _inside(
+    grid: Tiles, cells: Callable[[int, Place, int], Cells], sizes: tuple[int, ...]
+) -> Callable[[int, Place], bool] | None:
+    """Whether a tile at a place of an axis sees cells of an image of such sizes alone; None where that does not matter."""
+
+    def inside(axis: int, place: Place) -> bool:
+        _, size, (least, most) = cells(axis, place, grid.shape[axis])
+        return least >= 0 and most + size <= sizes[axis]
+
+    return inside if len(sizes) <= _APART else None
 
 
 def _bytes(convolution: Convolution, batch: int, channels: int, out_channels: int) -> int:

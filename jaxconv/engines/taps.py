@@ -21,7 +21,9 @@ from jaxconv.tiles import (
     Tiles,
     blank,
     each,
+    held,
     interleaved,
+    moved,
     piece,
     place,
     put,
@@ -79,7 +81,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
         return _image(convolution, phases(0, []))
 
     way = _Way(window.backward_cells, blocks, window.stride, spatial, weight[-1:])
-    weight = jnp.swapaxes(convolution.by_group(weight), 1, 2)
+    weight = moved(convolution.by_group(weight), (0, 2, 1, *range(3, 3 + window.rank)))
     return _in_tiles(convolution, way, sums, cotangent, weight, bias)
 
 
@@ -111,9 +113,11 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
         )
         seen = lax.pad(seen, jnp.zeros((), seen.dtype), [(0, 0, 0)] * 3 + [(*pair, 0) for pair in window.padding])
 
+        of_input, of_cotangent = held(seen), held(other)
+
         def add(index, sums):
             channel, *at = place(index, (inner, *window.kernel))
-            products = _seen(piece(seen, channel, 1, 2), 3, taps, at, convolution.out_spatial) * other
+            products = _seen(piece(of_input(), channel, 1, 2), 3, taps, at, convolution.out_spatial) * of_cotangent()
             return lax.dynamic_update_index_in_dim(
                 sums, jnp.sum(products, axis=(0, *range(3, products.ndim))), index, 0
             )
@@ -241,9 +245,10 @@ def _by_groups(
     sides = [(-start, start + size - there) for (start, size, _), there in zip(cells, old, strict=True)]
     padded = tuple(size for _, size, _ in cells)
     grid = _grid(convolution, batch * channels * math.prod(padded))
+    held_weight = held(weight)
 
     def tile(part: Array, start: Start) -> Array:
-        tile = sums(convolution, part, piece(weight, start, grid.shape[0], 0), way.positions)
+        tile = sums(convolution, part, piece(held_weight(), start, grid.shape[0], 0), way.positions)
         own = None if bias is None else piece(bias, start * results, grid.shape[0] * results, 0)
         return convolution.finished(tile, own)
 
@@ -316,8 +321,10 @@ def _sum(convolution: Convolution, part: Array, weight: Array, taps: Sequence[Ta
         inside -= 1
     inside = min(inside, len(counts) - 1)
 
+    held_part, held_weight = held(part), held(weight)
+
     def add(index: Start, total: Array) -> Array:
-        image, factor = part, weight
+        image, factor = held_part(), held_weight()
         for axis, at in enumerate(place(index, counts[:inside])):
             image, factor = narrowed(image, factor, axis, at)
         return added(total, image, factor, inside)
