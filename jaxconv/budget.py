@@ -8,7 +8,7 @@ from jax import Array
 
 from jaxconv.batches import DEVICES, number_of_parts
 from jaxconv.convolution import Convolution
-from jaxconv.counts import cells_moved, of_phases, samples, unfolded_bytes, unfolded_cells
+from jaxconv.counts import cells_held, channels_of, of_phases, samples, unfolded_bytes, unfolded_cells
 
 _CPU_TILE = 2**23
 SMALL_U = 2 * _CPU_TILE
@@ -38,7 +38,8 @@ def parts_and_tile(
     if name == "fold" and not (part == "input_gradient" and max(convolution.window.stride) > 1):
         # What it writes instead of U.
         positions = convolution.spatial if part == "input_gradient" else convolution.out_spatial
-        written = convolution.groups * cells_moved(convolution, part, weight, convolution.unfolded)
+        channels = channels_of(convolution, part, weight)
+        written = convolution.groups * cells_held(convolution.window, convolution.unfolded, *channels)
         sample = size * written * math.prod(positions)
         if convolution.folds_rows and tile >= _LONG_RUN * batch * size * written:
             return 1, tile
@@ -81,6 +82,9 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
     if whole_images and (u <= SMALL_U or fits):
         return whole
     if u <= SMALL_U:
+        if name == "fold" and part != "input_gradient" and max(window.stride) > 1:
+            # One tile: what copies are made of at a stride may be more than they are.
+            return sys.maxsize
         return SMALL_U if image.dtype.itemsize > 2 else _CPU_TILE
     wanted = _fair_tile(convolution, name, part, u)
     # Where two copies of the weight are more than the quarter, no tile is small enough to keep it.

@@ -31,7 +31,15 @@ from jax import Array
 from jaxconv import engines
 from jaxconv.budget import SMALL_U, parts_and_tile
 from jaxconv.convolution import Convolution
-from jaxconv.counts import cells_moved, fewest_moved, of_phases, samples, unfolded_bytes, unfolded_cells
+from jaxconv.counts import (
+    cells_moved,
+    cheapest_at_stride,
+    fewest_moved,
+    of_phases,
+    samples,
+    unfolded_bytes,
+    unfolded_cells,
+)
 from jaxconv.engines import batched
 
 ENGINES = ("auto", *engines.NAMES)
@@ -48,6 +56,9 @@ _FEW_POSITIONS = 16
 _MANY_POSITIONS = 500
 _MANY_IN_IMAGES = 1500
 _SHORT_ROW = 32
+_SHORT_RUN = 16
+_LONG_ROW = 40
+_MANY_STRIDED = 15
 _TAPS_A_PHASE = 8
 # Output and gradients of a U of more than this take more than 32 MB together, with the copies that U is made of. XLA would keep
 # the temporaries of all at the same time, and the allocator of Linux maps so much memory anew at every call, which takes longer
@@ -87,15 +98,18 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
     plain = window.taps == max(window.stride) == 1 and not any(map(any, window.padding))
     if plain and _lies_as_u(convolution, part, weight, fits):
         return "batched", 0
-    strided_signal = convolution.groups == window.rank == 1 < max(window.stride)
-    strided_signal = strided_signal and not convolution.channels_last and not convolution.has_half
+    if _is_dense_at_stride(convolution):
+        if part == "output" and unfolded == window.rank:
+            unfolded = cheapest_at_stride(convolution, weight)
+        if unfolded < window.rank or _has_strided_rows(convolution):
+            return "fold", unfolded
     moves_back = convolution.channels_last or window.taps == 1
     if moves_back and part == "weight_gradient" and 1 < window.rank > unfolded:
         # The cotangent's copies have short rows: they must be fewer by a sixth (measured: layers of 1x3x3 and 3x3 taps).
         written = [cells_moved(convolution, part, weight, axes) for axes in (unfolded, window.rank)]
         if 6 * written[0] <= 5 * written[1]:
             return "fold", unfolded
-    elif unfolded < window.rank or _has_long_rows(convolution, part, weight) or strided_signal:
+    elif unfolded < window.rank or _has_long_rows(convolution, part, weight):
         return "fold", unfolded
     small = few and fits and convolution.groups == 1 and part == "weight_gradient"
     return "materialise" if small else "stream", 0
@@ -205,7 +219,7 @@ def _takes_phases(convolution: Convolution, part: str, weight: tuple[int, ...], 
     few_rows = fits and window.rank == 1 and part == "weight_gradient" and math.prod(weight[1:]) <= _FEW_ROWS
     if few_rows and _has_small_blocks(convolution, weight):
         return False
-    least = _TAPS_A_PHASE // 2 if fits and window.rank == 1 else _TAPS_A_PHASE
+    least = _TAPS_A_PHASE // 2 if window.rank == 1 else _TAPS_A_PHASE
     if not convolution.has_phases or window.taps < least * phases:
         return False
     inner, _, split = of_phases(convolution, part, weight)
@@ -231,13 +245,28 @@ def _lies_as_u(convolution: Convolution, part: str, weight: tuple[int, ...], fit
     return 4 * max(weight[0] // convolution.groups, weight[1]) <= math.prod(convolution.spatial)
 
 
+def _is_dense_at_stride(convolution: Convolution) -> bool:
+    """Whether a signal or an image of one group, channels first, not of 16-bit numbers, is convolved at a stride."""
+    dense = convolution.groups == 1 and not convolution.channels_last and not convolution.has_half
+    return dense and convolution.window.rank <= 2 and max(convolution.window.stride) > 1
+
+
+def _has_strided_rows(convolution: Convolution) -> bool:
+    """Whether all that the taps of such a layer see is to be copied along its rows: of an image of 15 rows at least, where
+    windows overlap or rows are long (measured on drawn layers: up to three times as fast; of fewer rows, and of windows side by
+    side with 16 positions a row, up to a fifth slower)."""
+    window, positions = convolution.window, convolution.out_spatial
+    overlap = any(taps > stride for taps, stride in zip(window.kernel, window.stride, strict=True))
+    return window.rank == 1 or (positions[0] >= _MANY_STRIDED and (overlap or positions[-1] >= _LONG_ROW))
+
+
 def _has_long_rows(convolution: Convolution, part: str, weight: tuple[int, ...]) -> bool:
     """Whether U is faster copied with positions innermost, where `stream` has the channels: whether a row of positions is eight
     times as long as its channels, times the stride, as what is not neighbouring is read one by one.
 
-    Of a signal at stride 1 every gradient of the input, but of three times as many channels out as in neither output nor weight
-    gradient (measured). Of several axes only strided ones, and for a weight gradient a product of 64 columns at least (measured:
-    first layers).
+    Of a signal at stride 1 every gradient of the input, but neither output nor weight gradient of three times as many channels
+    out as in, where those are more than 16 (measured: of fewer, `stream` takes up to twice as long), or very few. Of several
+    axes only strided ones, and for a weight gradient a product of 64 columns at least (measured: first layers).
     """
     window = convolution.window
     channels, columns = weight[1], math.prod(weight[1:])
@@ -247,7 +276,8 @@ def _has_long_rows(convolution: Convolution, part: str, weight: tuple[int, ...])
     if window.rank == 1 and _is_plain(convolution):
         if part == "input_gradient":
             return True
-        if weight[0] >= 3 * channels:
+        many = channels > _SHORT_RUN or weight[0] * channels <= _FEW_PRODUCTS
+        if weight[0] >= 3 * channels and many:
             return False
     if part == "input_gradient":
         channels, row = weight[0] // convolution.groups, convolution.spatial[-1]

@@ -5,6 +5,7 @@ import math
 from jax import Array, ShapeDtypeStruct
 
 from jaxconv.convolution import Convolution
+from jaxconv.window import Window
 
 
 def unfolded_cells(convolution: Convolution, weight: tuple[int, ...], batch: int) -> int:
@@ -25,11 +26,37 @@ def samples(convolution: Convolution, image: Array | ShapeDtypeStruct) -> int:
 def cells_moved(convolution: Convolution, part: str, weight: tuple[int, ...], unfolded: int) -> int:
     """Cells a position that are written: a copy a channel and unfolded tap, and a product, or for a weight gradient a copy of
     the cotangent, a folded tap and channel of the other side."""
-    kernel, (given, other) = weight[2:], _channels(convolution, part, weight)
+    kernel, (given, other) = weight[2:], channels_of(convolution, part, weight)
     return given * math.prod(kernel[:unfolded]) + other * math.prod(kernel[unfolded:])
 
 
-def _channels(convolution: Convolution, part: str, weight: tuple[int, ...]) -> tuple[int, int]:
+def cells_held(window: Window, unfolded: int, given: int, other: int) -> int:
+    """Cells a position that `fold` has in memory at the same time, for channels of the image that is given and of what is made of
+    it: copies and products, as `cells_moved` has them, of all cells of the folded axes; and at a stride half of what copies are
+    made of, an axis after the other from the last one on, which is gone when there are products."""
+    kernel, stride = window.kernel, window.stride
+    made_of = sum(
+        math.prod(kernel[axis + 1 : unfolded]) * (math.prod(stride[: axis + 1]) - 1) for axis in range(unfolded)
+    )
+    copies = math.prod(kernel[:unfolded]) + made_of // 2
+    return (given * copies + other * math.prod(kernel[unfolded:])) * math.prod(stride[unfolded:])
+
+
+def cheapest_at_stride(convolution: Convolution, weight: tuple[int, ...]) -> int:
+    """How many of the first axes to unfold for an output at a stride, and to fold the others: on a folded axis there are copies
+    and products of every cell, and not of every position alone, but fewer. A product of 64 rows takes as long as a copy, and to
+    add products up half as long again as to write them (measured)."""
+    window, (given, other) = convolution.window, channels_of(convolution, "output", weight)
+
+    def cost(unfolded: int) -> float:
+        kernel, cells = window.kernel, math.prod(window.stride[unfolded:])
+        added = 1.5 * other * math.prod(kernel[unfolded:]) if unfolded < window.rank else other
+        return cells * (given * math.prod(kernel[:unfolded]) + added + other * given * window.taps / 64)
+
+    return min(range(window.rank + 1), key=cost)
+
+
+def channels_of(convolution: Convolution, part: str, weight: tuple[int, ...]) -> tuple[int, int]:
     """Of a group: of the image that is given, and of what is made of it, or multiplied by it."""
     in_channels, out_channels = weight[1], weight[0] // convolution.groups
     return (out_channels, in_channels) if part == "input_gradient" else (in_channels, out_channels)
@@ -41,7 +68,7 @@ def fewest_moved(convolution: Convolution, part: str, weight: tuple[int, ...], m
     An axis with a stride is not folded, as most products would be for nothing. The rows of an image with channels first are one
     run where the last axis alone is folded, so that a row a tap of all axes, of U or of a gradient's products, counts twice.
     """
-    window, (given, other) = convolution.window, _channels(convolution, part, weight)
+    window, (given, other) = convolution.window, channels_of(convolution, part, weight)
     if part == "input_gradient" and max(window.stride) > 1:
         return 0
     least = max((axis + 1 for axis, stride in enumerate(window.stride) if stride > 1), default=0)

@@ -15,6 +15,7 @@ from jax import Array, lax
 
 from jaxconv.convolution import Convolution
 from jaxconv.copies import Copies, read, seen_cells, shifted
+from jaxconv.counts import cells_held
 from jaxconv.engines import stream
 from jaxconv.runs import Runs
 from jaxconv.tiles import Start, Tiles, blank, each, interleaved, moved, piece, put, tiles, tiles_of_terms, unwritten
@@ -172,10 +173,8 @@ def _inside(
 
 
 def _bytes(convolution: Convolution, batch: int, channels: int, out_channels: int) -> int:
-    """What one position of a tile needs: a copy for every channel and unfolded tap, a product for every channel out and folded
-    tap."""
-    kernel, unfolded = convolution.window.kernel, convolution.unfolded
-    cells = channels * math.prod(kernel[:unfolded]) + out_channels * math.prod(kernel[unfolded:])
+    """What one position of a tile needs."""
+    cells = cells_held(convolution.window, convolution.unfolded, channels, out_channels)
     return batch * cells * jnp.dtype(convolution.accumulate).itemsize
 
 
