@@ -12,7 +12,9 @@
 | others, stride 1, one group, channels first, U at most 16 MB (`_of_small_plain`) | `fold`, mostly | both cores copy |
 | one tap, stride 1, no padding (`_lies_as_u`) | `batched` | nothing is moved |
 | no more is moved when only the first axes are unfolded, and the others, of stride 1, folded | `fold` | K1 + K2 for K1 K2 |
-| long rows of few channels (`_has_long_rows`), strided signals; channels first | `fold`, all axes unfolded | rows are copied |
+| dense signals and images at a stride, channels first: few channels out (`cheapest_at_stride`) | `fold` | fewer copies |
+| others of these, but for short rows (`_has_strided_rows`) | `fold`, all axes unfolded | rows are copied |
+| long rows of few channels (`_has_long_rows`), channels first | `fold`, all axes unfolded | rows are copied |
 | weight gradient of few channels of one group, where U has at most 16 MB | `materialise` | U is cheap |
 | everything else | `stream` | U in tiles, one large product each |
 
@@ -213,8 +215,9 @@ def _has_small_blocks(convolution: Convolution, weight: tuple[int, ...]) -> bool
 
 def _takes_phases(convolution: Convolution, part: str, weight: tuple[int, ...], fits: bool) -> bool:
     """Whether a stride is taken apart: where a quarter less is moved than U has, and of long rows of few channels, which are
-    copied without gaps then; of eight taps a phase, so that phases are an eighth of U, or four of a signal whose U is small
-    (measured: of four taps a phase images are slower). Not for the weight gradient of a signal whose small U has few rows."""
+    copied without gaps then; of eight taps a phase, so that phases are an eighth of U, or four of a signal (measured: of four
+    taps a phase images are slower, and take more memory than they may). Not for the weight gradient of a signal whose small U
+    has few rows."""
     window, phases = convolution.window, math.prod(convolution.window.stride)
     few_rows = fits and window.rank == 1 and part == "weight_gradient" and math.prod(weight[1:]) <= _FEW_ROWS
     if few_rows and _has_small_blocks(convolution, weight):

@@ -23,6 +23,16 @@ def test_tiles_are_those_of_the_platform_that_is_compiled_for(platform, loops):
     assert ("stablehlo.while" in lowered.mlir_module()) == loops
 
 
+def test_one_export_is_for_several_platforms():
+    x, w = (jnp.ones(shape) for shape in ((8, 64, 56, 56), (64, 64, 3, 3)))
+
+    def gradient(x, w):
+        return jax.grad(lambda w: jaxconv.conv(x, w, padding=1).sum())(w)
+
+    exported = export.export(jax.jit(gradient), platforms=["cpu", "cuda"])(x, w)
+    np.testing.assert_array_equal(exported.call(x, w), jax.jit(gradient)(x, w))
+
+
 @pytest.mark.parametrize(("platform", "calls"), [("cpu", True), ("cuda", False)])
 @pytest.mark.parametrize("weight", [(8, 1, 2, 2), (8, 1, 5, 5)], ids=["few terms", "channels moved"])
 def test_calls_are_for_a_cpu(platform, calls, weight):
