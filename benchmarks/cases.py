@@ -111,7 +111,7 @@ UNSEEN = (
 )
 
 # The rule for a small U was made on others that were drawn, with other seeds.
-DRAWN = drawn(seed=6, count=40)
+DRAWN = drawn(seed=7, count=40)
 
 SETS = {
     "study": STUDY,
