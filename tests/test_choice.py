@@ -57,6 +57,10 @@ RULE = [
     ((3, 128, 5, 5), 2, 1, ("fold 0", "stream", "stream")),
     ((24, 128, 5, 5), 2, 1, ("fold 1", "fold 0", "stream")),
     ((64, 128, 5, 5), 2, 1, ("stream", "fold 0", "stream")),
+    ((6, 128, 5, 5), 2, 1, ("fold 1", "stream", "stream")),
+    ((7, 128, 5, 5), 2, 1, ("fold 1", "fold 0", "stream")),
+    ((29, 128, 5, 5), 2, 1, ("fold 1", "fold 0", "stream")),
+    ((31, 128, 5, 5), 2, 1, ("stream", "fold 0", "stream")),
     ((2, 64, 5, 5), 2, 1, ("fold 0", "stream", "stream")),
     ((2, 63, 5, 5), 2, 1, ("fold 0", "fold 0", "stream")),
     ((64, 128, 4, 4), 2, 1, ("fold 2", "fold 0", "fold 2")),
@@ -125,6 +129,23 @@ LAST = [
     (1, (16, 16, 6, 6), 2, 1, ("stream", "fold 0", "stream")),
     (1, (16, 1, 9), 1, 1, ("taps", "fold 0", "taps")),
 ]
+
+
+@pytest.mark.parametrize(
+    ("weight", "expected"),
+    [
+        ((64, 16, 9), "fold"),
+        ((51, 17, 9), "stream"),
+        ((50, 17, 9), "fold"),
+        ((17, 1, 25), "fold"),
+        ((16, 1, 25), "taps"),
+    ],
+)
+def test_signals_of_few_channels(weight, expected):
+    """Of a large U: runs of up to 16 channels are too short to copy."""
+    window = make_window(weight[2:], 1, 0, 1, 1)
+    convolution = Convolution(window, (48000,), 1, None, jnp.float32, jnp.float32)
+    assert choice.rule(convolution, "output", weight, 16)[0] == expected
 
 
 @pytest.mark.parametrize(

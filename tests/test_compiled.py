@@ -95,6 +95,7 @@ LARGE = [
     ("r64", (8, 64, 56, 56), (64, 64, 3, 3), {"padding": 1}),
     ("first layer", (8, 3, 160, 160), (64, 3, 7, 7), {"stride": 2, "padding": 3}),
     ("signal", (4, 64, 4096), (64, 64, 5), {"padding": 2}),
+    ("strided", (8, 48, 56, 56), (64, 48, 4, 4), {"stride": 2, "padding": 2}),
     ("depthwise", (4, 96, 56, 56), (96, 1, 3, 3), {"padding": 1, "groups": 96}),
     ("grouped", (8, 128, 56, 56), (128, 4, 3, 3), {"padding": 1, "groups": 32}),
     ("four groups", (4, 96, 27, 27), (256, 24, 5, 5), {"padding": 2, "groups": 4}),
