@@ -110,7 +110,7 @@ UNSEEN = (
     Case("gated", (8, 192, 700), (384, 192, 3), padding=2, dilation=2, note="gated convolution of a sequence"),
 )
 
-# The rule for a small U was made on others that were drawn, with other seeds.
+# Lines of the rule were made on others that were drawn, with other seeds.
 DRAWN = drawn(seed=7, count=40)
 
 SETS = {

@@ -10,7 +10,7 @@ from jax import Array, lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
 from jaxconv.arguments import image_sizes
-from jaxconv.tiles import cut
+from jaxconv.tiles import cut, moved
 from jaxconv.window import Cells, Window
 
 
@@ -208,6 +208,15 @@ class Convolution:
     def by_group(self, weight: Array) -> Array:
         """A weight as (g, output channels of a group, input channels of a group, *kernel)."""
         return weight.reshape(self.groups, -1, *weight.shape[1:])
+
+    def matrix(self, weight: Array) -> Array:
+        """W~ of every group, (g, q, *k and c), in the order of U's columns; (q, *k and c) of one group."""
+        matrix = moved(self.by_group(weight), (0, 1, *range(3, 3 + self.window.rank), 2))
+        return matrix.reshape(*self.lead, matrix.shape[1], -1)
+
+    def weight_of(self, blocks: Array) -> Array:
+        """A weight from its entries as (q of all groups, *k, c): the order of `matrix`."""
+        return moved(blocks, (0, blocks.ndim - 1, *range(1, blocks.ndim - 1)))
 
     @property
     def lead(self) -> tuple[int, ...]:

@@ -143,7 +143,7 @@ class Copies:
         copied = self._copied_axes
         for axis in self._axes:
             if axis not in copied:
-                part = _seen_by(held(part), taps[axis], lengths[axis], first + axis, 0)
+                part = piece(part, taps[axis].at, lengths[axis], first + axis, taps[axis].stride)
         for made, axis in enumerate(reversed(copied)):
             count, length, last = taps[axis].count, lengths[axis], axis == copied[0]
             spatial_axis = first + axis + (0 if self._convolution.channels_last else made)
@@ -161,20 +161,19 @@ class Copies:
         return part
 
 
-def _seen_by(part: Callable[[], Array], taps: Taps, length: int, axis: int, tap: Start) -> Array:
+def _seen_by(whole: Callable[[], Array], taps: Taps, length: int, axis: int, tap: Start) -> Array:
     """What one tap of an axis sees of a part of an image."""
-    return piece(part(), taps.at + taps.shift * tap, length, axis, taps.stride)
+    return piece(whole(), taps.at + taps.shift * tap, length, axis, taps.stride)
 
 
 def _put_copy(seen: Callable[[Start], Array], at: int, tap: Start, room: Array) -> Array:
     return lax.dynamic_update_index_in_dim(room, seen(tap), tap, at)
 
 
-def _put_run(held_part: Callable[[], Array], taps: Taps, length: int, axis: int, tap: Start, room: Array) -> Array:
+def _put_run(whole: Callable[[], Array], taps: Taps, length: int, axis: int, tap: Start, room: Array) -> Array:
     """What one tap sees of a part of an image, channels first, put into its place in a room. What is known to be outside, which
     is the same for every tile, stays the zeros that a room begins with: XLA would ask for every entry whether it is."""
-    part = held_part()
-    start, low, high = taps.at + taps.shift * tap, 0, 0
+    part, start, low, high = whole(), taps.at + taps.shift * tap, 0, 0
     if isinstance(start, int):
         low, high = max(0, -start), max(0, start + length - part.shape[axis])
     if low + high >= length:

@@ -7,6 +7,9 @@ from jax import Array, ShapeDtypeStruct
 from jaxconv.convolution import Convolution
 from jaxconv.window import Window
 
+_ROWS_A_COPY = 64
+_ADDED = 1.5
+
 
 def unfolded_cells(convolution: Convolution, weight: tuple[int, ...], batch: int) -> int:
     """Entries of U."""
@@ -50,10 +53,18 @@ def cheapest_at_stride(convolution: Convolution, weight: tuple[int, ...]) -> int
 
     def cost(unfolded: int) -> float:
         kernel, cells = window.kernel, math.prod(window.stride[unfolded:])
-        added = 1.5 * other * math.prod(kernel[unfolded:]) if unfolded < window.rank else other
-        return cells * (given * math.prod(kernel[:unfolded]) + added + other * given * window.taps / 64)
+        added = _ADDED * other * math.prod(kernel[unfolded:]) if unfolded < window.rank else other
+        return cells * (given * math.prod(kernel[:unfolded]) + added + other * given * window.taps / _ROWS_A_COPY)
 
     return min(range(window.rank + 1), key=cost)
+
+
+def folds_twice_as_much(convolution: Convolution, weight: tuple[int, ...]) -> bool:
+    """Whether the products for all taps of an input gradient at a stride cost twice what its U and product do when the cotangent
+    is spread with zeros, counted as in `cheapest_at_stride`."""
+    window, (given, other) = convolution.window, channels_of(convolution, "input_gradient", weight)
+    row = given * window.taps + other + given * other * window.taps / _ROWS_A_COPY
+    return 2 * math.prod(window.stride) * row <= _ADDED * other * window.taps
 
 
 def channels_of(convolution: Convolution, part: str, weight: tuple[int, ...]) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from jax import Array, lax
 
 from jaxconv.convolution import Convolution
 from jaxconv.engines import stream
-from jaxconv.tiles import moved, piece
+from jaxconv.tiles import piece
 from jaxconv.window import Window
 
 # Its copies, and the tiles of what is left to `stream`, are of bits where numbers have 16.
@@ -33,7 +33,7 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     """Eq. 2, sample by sample."""
     if not _accepts(convolution):
         return stream.output(convolution, input, weight, bias)
-    products = _products(convolution, _unfold(convolution, input), _matrix(convolution, weight))
+    products = _products(convolution, _unfold(convolution, input), convolution.matrix(weight))
     return convolution.finished(_image(convolution, products), bias)
 
 
@@ -41,7 +41,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
     """Eq. 3, sample by sample, and fold."""
     if not _accepts(convolution):
         return stream.input_gradient(convolution, weight, cotangent, bias)
-    matrix = jnp.swapaxes(_matrix(convolution, weight), -1, -2).astype(cotangent.dtype)
+    matrix = jnp.swapaxes(convolution.matrix(weight), -1, -2).astype(cotangent.dtype)
     products = _products(convolution, _by_group(convolution, cotangent), matrix)
     return convolution.finished(_fold(convolution, products), bias)
 
@@ -65,7 +65,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
         blocks = jnp.swapaxes(lax.optimization_barrier(blocks), -1, -2) if swapped else blocks
     # (g, q, *k, c) to (g and q, c, *k).
     blocks = blocks.reshape(-1, *convolution.window.kernel, convolution.sizes(input)[2] // convolution.groups)
-    return moved(blocks, (0, blocks.ndim - 1, *range(1, blocks.ndim - 1))).astype(convolution.result)
+    return convolution.weight_of(blocks).astype(convolution.result)
 
 
 def _accepts(convolution: Convolution) -> bool:
@@ -85,12 +85,6 @@ def _better_right(columns: int, others: int) -> bool:
     if min(columns, others) <= _FEW_COLUMNS:
         return columns <= others
     return (-columns % 16 / columns, columns) <= (-others % 16 / others, others)
-
-
-def _matrix(convolution: Convolution, weight: Array) -> Array:
-    """W~ of every group, (g, q, *k and c); (q, *k and c) of one group."""
-    matrix = moved(convolution.by_group(weight), (0, 1, *range(3, 3 + convolution.window.rank), 2))
-    return matrix.reshape(*convolution.lead, matrix.shape[1], -1)
 
 
 def _by_group(convolution: Convolution, image: Array) -> Array:

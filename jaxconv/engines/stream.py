@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
-from jaxconv.tiles import Start, Tiles, blank, each, moved, piece, put, tiles, tiles_of_terms, unwritten
+from jaxconv.tiles import Start, Tiles, blank, each, piece, put, tiles, tiles_of_terms, unwritten
 from jaxconv.window import Place, Window
 
 IN_TILES = True
@@ -21,11 +21,7 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     """Eq. 2, a tile of U at a time."""
     batch, _, _ = convolution.sizes(input)
     groups, out_channels = convolution.groups, weight.shape[0]
-    # (g, q, c, *k) to (g, q, *k and c): the order of U's columns.
-    rank = convolution.window.rank
-    matrix = moved(convolution.by_group(weight), (0, 1, *range(3, 3 + rank), 2))
-    matrix = matrix.reshape(*convolution.lead, out_channels // groups, -1)
-    matrix = convolution.made_once(matrix)
+    matrix = convolution.made_once(convolution.matrix(weight))
     grid = tiles(convolution.out_spatial, _bytes(convolution, input, out_channels), convolution.tile)
     # A product with the rows of U in front is the faster one, but must be transposed where channels are first: not worth it
     # where the product is large beside U.
@@ -91,7 +87,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     columns = in_channels // groups * convolution.window.taps
     total = blank((*convolution.lead, out_channels // groups, columns), convolution.accumulate, input, cotangent)
     total = grid.walk(step, total).reshape(out_channels, *convolution.window.kernel, in_channels // groups)
-    return moved(total, (0, total.ndim - 1, *range(1, total.ndim - 1))).astype(convolution.result)
+    return convolution.weight_of(total).astype(convolution.result)
 
 
 def _bytes(convolution: Convolution, input: Array, out_channels: int) -> int:

@@ -112,7 +112,6 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
             for image in (input, cotangent)
         )
         seen = lax.pad(seen, jnp.zeros((), seen.dtype), [(0, 0, 0)] * 3 + [(*pair, 0) for pair in window.padding])
-
         of_input, of_cotangent = held(seen), held(other)
 
         def add(index, sums):
