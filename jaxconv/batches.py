@@ -12,7 +12,7 @@ import jax
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
-from jaxconv.tiles import Start, blank, unwritten
+from jaxconv.tiles import Start, blank
 
 DEVICES = 8
 
@@ -38,9 +38,7 @@ def image_by_parts(function: Callable[..., Array], at: int) -> Callable[..., Arr
             return function(convolution, *arrays[:at], _part(convolution, batch, index), *arrays[at + 1 :])
 
         shape = jax.eval_shape(result, 0)
-        # An entry of the weight that an engine's output does not take, if this is a gradient, which may have the same shape.
-        weight = arrays[1] if at == 0 else arrays[0][-1:]
-        image = unwritten((shape.shape[0], convolution.parts, *shape.shape[1:]), shape.dtype, weight, batch)
+        image = blank((shape.shape[0], convolution.parts, *shape.shape[1:]), shape.dtype, *arrays)
         return _gathered(result, image)
 
     return by_parts

@@ -10,7 +10,7 @@ from jax import Array, lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
 from jaxconv.arguments import image_sizes
-from jaxconv.tiles import cut, moved
+from jaxconv.tiles import cut, laid_out, moved
 from jaxconv.window import Cells, Window
 
 
@@ -77,11 +77,11 @@ class Convolution:
 
     def channels_second(self, image: Array) -> Array:
         """An image in this convolution's layout as (N, C, *spatial)."""
-        return jnp.moveaxis(image, -1, 1) if self.channels_last else image
+        return moved(image, (0, image.ndim - 1, *range(1, image.ndim - 1))) if self.channels_last else image
 
     def as_given(self, image: Array) -> Array:
         """The inverse of `channels_second`."""
-        return jnp.moveaxis(image, 1, -1) if self.channels_last else image
+        return moved(image, (0, *range(2, image.ndim), 1)) if self.channels_last else image
 
     def finished(self, image: Array, bias: Array | None) -> Array:
         """Sums in this convolution's layout with the bias of their channels added, rounded to `result`."""
@@ -113,12 +113,6 @@ class Convolution:
     def for_copies(self, tile: Array) -> Array:
         """A tile as it is copied: in the accumulator's dtype, as the derivative of copying adds up; bits as they are."""
         return tile.astype(self.accumulate) if self.bits is None else tile
-
-    @property
-    def copies_in_loops(self) -> bool:
-        """Whether a copy a tap must be made in a loop: XLA would join copies of bits that are written out with what reads them
-        as numbers, and find out for every entry which copy it is in."""
-        return self.bits is not None
 
     def for_sums(self, tile: Array, dtype: Any) -> Array:
         """A tile, or copies of one, as numbers of `dtype`."""
@@ -216,7 +210,11 @@ class Convolution:
 
     def weight_of(self, blocks: Array) -> Array:
         """A weight from its entries as (q of all groups, *k, c): the order of `matrix`."""
-        return moved(blocks, (0, blocks.ndim - 1, *range(1, blocks.ndim - 1)))
+        return self.as_result(moved(blocks, (0, blocks.ndim - 1, *range(1, blocks.ndim - 1))))
+
+    def as_result(self, gradient: Array) -> Array:
+        """A gradient of the weight whose axes were moved: as it is where it is added to that of another part of the batch."""
+        return laid_out(gradient) if self.parts == 1 else gradient
 
     @property
     def lead(self) -> tuple[int, ...]:

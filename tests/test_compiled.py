@@ -103,6 +103,8 @@ LARGE = [
     ("phases", (1, 8, 64, 64, 64), (16, 8, 4, 4, 4), {"stride": 2, "padding": 1}),
     ("phases of a signal", (16, 1, 16000), (64, 1, 80), {"stride": 4}),
     ("tiles that overlap", (16, 48, 28, 28), (64, 48, 3, 3), {}),
+    ("three tiles", (2, 96, 60, 60), (48, 96, 3, 3), {"padding": 1}),
+    ("a block that is cut off", (32, 384, 800), (96, 384, 3), {"stride": 3, "padding": 1}),
     ("many channels out", (128, 1, 6000), (192, 1, 9), {"padding": 4}),
     ("image", (1, 16, 4096, 4096), (16, 16, 3, 3), {"padding": 1}),
 ]

@@ -12,7 +12,7 @@ from jaxprs import equations
 import jaxconv
 from jaxconv.convolution import Convolution
 from jaxconv.engines import fold, taps
-from jaxconv.tiles import held, moved, place
+from jaxconv.tiles import held, joined, moved, place, stacked
 from jaxconv.window import make_window
 
 
@@ -44,6 +44,7 @@ def test_the_place_of_an_index(sizes, remainders):
         ((2, 8, 42, 40), (8, 8, 3, 3), 0, 1),  # No tile.
         ((2, 1, 40, 40), (1, 1, 31, 31), 15, 1),  # Every tile.
         ((2, 8, 43, 40), (8, 8, 3, 3), 0, 2),  # The last tile has rows that are another's.
+        ((2, 8, 24, 40), (8, 8, 3, 3), 1, 1),  # Of three tiles one is in the middle, and that would be no loop.
     ],
 )
 def test_ends_have_a_loop_of_their_own_where_they_differ(given, weight, padding, loops):
@@ -73,16 +74,89 @@ def test_moved_is_a_transpose():
         np.testing.assert_array_equal(moved(array, order), jnp.transpose(array, order))
     names = [one.primitive.name for one in jax.make_jaxpr(lambda a: moved(a, (1, 0, 2, 4, 3)))(array).jaxpr.eqns]
     assert "transpose" not in names  # Where only axes of one entry are moved.
+    made = jax.make_jaxpr(lambda a: moved(a, (0, 2, 4, 1, 3)))(jnp.zeros((2, 3, 4, 5, 6))).jaxpr.eqns
+    assert [one.invars[0].aval.shape for one in made if one.primitive.name == "transpose"] == [(2, 3, 4, 5, 6)]
+    made = jax.make_jaxpr(lambda a: moved(a, (0, 2, 3, 4, 1)))(jnp.zeros((2, 3, 4, 5, 6))).jaxpr.eqns
+    assert [one.invars[0].aval.shape for one in made if one.primitive.name == "transpose"] == [(2, 3, 120)]
+    assert moved(jnp.zeros((0, 1, 3)), (2, 1, 0)).shape == (3, 1, 0)
     np.testing.assert_array_equal(held(array)(), array)
 
 
-@pytest.mark.parametrize(("count", "copies"), [(5, 5), (9, 1)])
-def test_many_copies_of_a_signal_are_a_loop(count, copies):
-    given, weight = (4, 16, 3 * 1599 + count), (16, 16, count)
-    convolution = layer(given, weight, stride=3, tile=2**17, unfolded=1)
-    names = [one.primitive.name for one in traced(fold.output, convolution, given, weight)]
-    # One more puts the tile into the output.
-    assert names.count("dynamic_update_slice") - 1 == copies
+def pieces(count, image):
+    return [image[:, start : start + 512] for start in range(count)]
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 31, 64])
+def test_what_is_joined_is_one_fused_loop(count):
+    """Which both cores share. XLA by itself makes one of at most eight arrays: of more it copies every one by itself first."""
+    image = jnp.arange(8 * 640.0).reshape(8, 640)
+    compiled = jax.jit(lambda image: joined(pieces(count, image), 0)).lower(image).compile()
+    plain = jax.jit(lambda image: jnp.concatenate(pieces(count, image), 0)).lower(image).compile()
+    np.testing.assert_array_equal(compiled(image), plain(image))
+    fusions = [program.as_text().count("kind=kLoop") for program in (compiled, plain)]
+    assert fusions == [1, 1 if count <= 8 else count]
+
+
+@pytest.mark.parametrize(("count", "loops"), [(1, 0), (16, 0), (17, 1)])
+def test_many_are_stacked_in_a_loop(count, loops):
+    image = jnp.arange(3 * 40.0).reshape(3, 40)
+
+    def stack(image):
+        return stacked(lambda index: jax.lax.dynamic_slice_in_dim(image, index, 20, 1), count, 1)
+
+    expected = jnp.stack([image[:, start : start + 20] for start in range(count)], 1)
+    np.testing.assert_array_equal(stack(image), expected)
+    names = [one.primitive.name for one in jax.make_jaxpr(stack)(image).jaxpr.eqns]
+    assert names.count("scan") == loops
+
+
+@pytest.mark.parametrize(("data_format", "loops"), [("channels_first", 2), ("channels_last", 1)])
+def test_with_channels_last_all_tiles_are_one_loop(data_format, loops):
+    convolution = layer((2, 8, 40, 40), (8, 8, 3, 3), 1, tile=2**17, unfolded=1, channels_last=loops == 1)
+    given = convolution.shape(2, (40, 40), 8)
+    names = [one.primitive.name for one in traced(fold.output, convolution, given, (8, 8, 3, 3))]
+    assert names.count("dot_general") == loops
+
+
+def test_the_gradient_of_a_weight_is_put_in_order_once():
+    """A call may return it in another order in memory, from which whoever called copies it once more."""
+    images, weight = [jax.ShapeDtypeStruct((8, 64, 56, 56), jnp.float32)] * 2, (64, 64, 3, 3)
+
+    def gradient(x, g):
+        _, pull = jax.vjp(lambda w: jaxconv.conv(x, w, padding=1), jnp.zeros(weight, x.dtype))
+        return pull(g)
+
+    lines = jax.jit(gradient).lower(*images).compile().as_text().split("\n")
+    begin = next(at for at, line in enumerate(lines) if line.startswith("ENTRY"))
+    made = [line for line in lines[begin:] if "= f32[64,64,3,3]" in line and "parameter(" not in line]
+    assert len(made) == 1
+    assert " call(" in made[0]
+
+
+@pytest.mark.parametrize(("mapped", "sums"), [(1, 9), (4, 1)])
+def test_a_gradient_for_every_sample_is_one_sum(mapped, sums):
+    """Of all taps, which is one thing to compile."""
+    image = (2, 16, 12, 12)
+    convolution = layer(image, (16, 1, 3, 3), 1, 16, mapped=mapped)
+    names = [one.primitive.name for one in traced(taps.weight_gradient, convolution, image, image)]
+    assert names.count("reduce_sum") == sums
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_a_gradient_without_a_stride_adds_up_as_the_output_does(dilation):
+    """So that what is compiled for one is there for the other."""
+    window = make_window((7, 7), 1, 3 * dilation, dilation, 2)
+    convolution = Convolution(window, (32, 32), 16, None, jnp.float32, jnp.float32)
+    image, weight = (2, 16, 32, 32), (16, 1, 7, 7)
+
+    mine, others = (
+        [one.primitive.name for one in traced(function, convolution, *shapes)]
+        for function, shapes in ((taps.output, (image, weight)), (taps.input_gradient, (weight, image)))
+    )
+    assert mine.count("mul") == 49
+    # Before that the kernel is turned.
+    assert others[-len(mine) :] == mine
+    assert "rev" in others[: -len(mine)]
 
 
 def test_what_another_platform_would_do_is_not_traced():

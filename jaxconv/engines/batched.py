@@ -17,7 +17,7 @@ from jax import Array, lax
 
 from jaxconv.convolution import Convolution
 from jaxconv.engines import stream
-from jaxconv.tiles import piece
+from jaxconv.tiles import joined, piece
 from jaxconv.window import Window
 
 # Its copies, and the tiles of what is left to `stream`, are of bits where numbers have 16.
@@ -127,7 +127,7 @@ def _unfolded(convolution: Convolution, image: Array, axis: int, first: int, cha
     window, at, size = convolution.window, first + axis, convolution.out_spatial[axis]
     starts = [window.dilation[axis] * tap - window.padding[axis][0] for tap in range(window.kernel[axis])]
     if window.stride[axis] > 1 or convolution.channels_last:
-        return jnp.concatenate([piece(image, start, size, at, window.stride[axis]) for start in starts], channels)
+        return joined([piece(image, start, size, at, window.stride[axis]) for start in starts], channels)
     if 0 < axis == window.rank - 1 and size == convolution.spatial[axis] <= _SHORT_ROW:
         run = image.reshape(*image.shape[:first], -1)
         positions, column = run.shape[-1], np.arange(run.shape[-1]) % size
@@ -136,12 +136,12 @@ def _unfolded(convolution: Convolution, image: Array, axis: int, first: int, cha
             part = piece(run, start, positions, first)
             inside = (column + start >= 0) & (column + start < size)
             seen.append(jnp.where(inside, part, jnp.zeros((), part.dtype)) if start else part)
-        joined = jnp.concatenate(seen, channels)
-        return joined.reshape(*joined.shape[:first], *image.shape[first:])
+        rows = joined(seen, channels)
+        return rows.reshape(*rows.shape[:first], *image.shape[first:])
     behind = image.shape[at + 1 :]
     run, length = image.reshape(*image.shape[:at], -1), math.prod(behind)
-    joined = jnp.concatenate([piece(run, start * length, size * length, at) for start in starts], channels)
-    return joined.reshape(*joined.shape[:at], size, *behind)
+    rows = joined([piece(run, start * length, size * length, at) for start in starts], channels)
+    return rows.reshape(*rows.shape[:at], size, *behind)
 
 
 def _fold(convolution: Convolution, rows: Array) -> Array:

@@ -9,16 +9,29 @@ product with one row for every channel and tap, which fold adds up shifted, ever
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
-from jaxconv.copies import Copies, read, seen_cells, shifted
+from jaxconv.copies import copies, read, seen_cells, shifted
 from jaxconv.counts import cells_held
 from jaxconv.engines import stream
 from jaxconv.runs import Runs
-from jaxconv.tiles import Start, Tiles, blank, each, interleaved, moved, piece, put, tiles, tiles_of_terms, unwritten
+from jaxconv.tiles import (
+    Start,
+    Tiles,
+    blank,
+    each,
+    interleaved,
+    moved,
+    piece,
+    put,
+    tiles,
+    tiles_of_terms,
+    written_out,
+)
 from jaxconv.window import Cells, Place, Taps, backward_taps, forward_taps
 
 IN_TILES = True
@@ -42,24 +55,21 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     def cells(places):
         return [window.cells(axis, place, grid.shape[axis]) for axis, place in enumerate(places)]
 
-    copies = Copies(convolution, input, range(unfolded), taps, grid, cells)
-
-    def step(places, carry):
-        result, room = carry
-        u, room, seen = copies.of(places, room)
+    def step(places, result):
+        u, seen = copies(convolution, input, range(unfolded), taps, grid.shape, cells(places))
         starts = [place.start for place in places]
         products = _products(convolution, matrix, rows, u)
         if runs is not None:
             sums = runs.summed(products, (convolution.groups, rows[-1], batch))
-            return put(result, _image(convolution, sums, bias), 2, runs.starts(starts)), room
+            return put(result, _image(convolution, sums, bias), 2, runs.starts(starts))
         for axis in reversed(range(unfolded, window.rank)):
             products = _sum(convolution, axis, axis - unfolded, products, seen[axis], grid.shape[axis])
-        return put(result, _image(convolution, products, bias), convolution.first_spatial, starts), room
+        return put(result, _image(convolution, products, bias), convolution.first_spatial, starts)
 
     sizes = grid.sizes if runs is None else runs.shape(grid.sizes)
-    result = unwritten(convolution.shape(batch, sizes, out_channels), convolution.stored, weight, input)
-    inside = _inside(grid, window.cells, convolution.spatial)
-    result, _ = grid.walk(step, (result, copies.room()), inside)
+    result = blank(convolution.shape(batch, sizes, out_channels), convolution.stored, weight, input)
+    inside = _inside(convolution, grid, window.cells, convolution.spatial)
+    result = grid.walk(step, result, inside)
     return result.reshape(convolution.shape(batch, grid.sizes, out_channels))
 
 
@@ -72,7 +82,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
         return output(convolution.turned(sizes), cotangent, kernel, bias)
     in_channels = weight.shape[1] * convolution.groups
     # (g, q, c, *k) to (g, *k, c, q): one row a tap and channel in.
-    matrix = jnp.moveaxis(convolution.by_group(weight), (2, 1), (-2, -1)).astype(cotangent.dtype)
+    matrix = moved(convolution.by_group(weight), (0, *range(3, 3 + window.rank), 2, 1)).astype(cotangent.dtype)
     rows = matrix.shape[1:-1]
     matrix = convolution.made_once(matrix.reshape(*convolution.lead, math.prod(rows), -1))
     blocks = tuple(-(-size // stride) for size, stride in zip(convolution.spatial, window.stride, strict=True))
@@ -82,22 +92,38 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
     axes = range(window.rank)
     phases = [[backward_taps(window, axis, phase) for phase in range(window.stride[axis])] for axis in axes]
 
-    def step(places, result):
-        cells = [window.backward_cells(axis, places[axis], grid.shape[axis]) for axis in axes]
-        cells, skipped = seen_cells(sizes, cells, [max(some.count for some in own) for own in phases])
+    def add(lengths, places, result):
+        cells = [window.backward_cells(axis, places[axis], lengths[axis]) for axis in axes]
+        cells, skipped = seen_cells(sizes, cells, [written_out(max(some.count for some in own)) for own in phases])
         image = read(convolution, cotangent, cells, at_once=window.rank > 1)
         products = _products(convolution, matrix, rows, convolution.for_sums(image, cotangent.dtype))
+        begins = [place.start * stride for place, stride in zip(places, window.stride, strict=True)]
         for axis in reversed(axes):
             taps = [shifted(some, skipped[axis]) for some in phases[axis]]
-            sums = [_sum(convolution, axis, axis, products, some, grid.shape[axis]) for some in taps]
-            products = interleaved(sums, _spatial_axis(convolution, axis, axis))
-        begins = [place.start * stride for place, stride in zip(places, window.stride, strict=True)]
+            sums = [_sum(convolution, axis, axis, products, some, lengths[axis]) for some in taps]
+            at, begin, there = _spatial_axis(convolution, axis, axis), begins[axis], result_sizes[axis]
+            products = interleaved(sums, at)
+            if isinstance(begin, int):
+                # The last block may have fewer positions.
+                products = lax.slice_in_dim(products, 0, min(products.shape[at], there - begin), axis=at)
         return put(result, _image(convolution, products, bias), convolution.first_spatial, begins)
 
-    whole = tuple(count * stride for count, stride in zip(blocks, window.stride, strict=True))
-    # Another entry than that of `output`, which may have the same shape.
-    result = unwritten(convolution.shape(batch, whole, in_channels), convolution.stored, weight[-1:], cotangent)
-    result = grid.walk(step, result, _inside(grid, window.backward_cells, sizes))
+    cut_axes = [axis for axis, count in enumerate(grid.counts) if count > 1]
+    odd = [axis for axis in cut_axes if convolution.spatial[axis] % window.stride[axis]]
+    # A last block that is cut off is a tile of its own, or, of several axes, cut off at last, from a copy of all.
+    last = odd[0] if odd and len(cut_axes) == 1 and blocks[odd[0]] > 1 else None
+    result_sizes = list(convolution.spatial)
+    if last is not None:
+        grid = tiles((*blocks[:last], blocks[last] - 1, *blocks[last + 1 :]), size, convolution.tile)
+    else:
+        for axis in odd:
+            result_sizes[axis] = blocks[axis] * window.stride[axis]
+    result = blank(convolution.shape(batch, tuple(result_sizes), in_channels), convolution.stored, weight, cotangent)
+    inside = _inside(convolution, grid, window.backward_cells, sizes)
+    result = grid.walk(partial(add, grid.shape), result, inside)
+    if last is not None:
+        places = [Place.known(at, at) for at in (blocks[axis] - 1 if axis == last else 0 for axis in axes)]
+        result = add([1 if axis == last else blocks[axis] for axis in axes], places, result)
     return lax.slice(result, (0,) * result.ndim, convolution.shape(batch, convolution.spatial, in_channels))
 
 
@@ -123,13 +149,10 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
         return [places[axis].cells(grid.shape[axis]) for axis in axes[:unfolded]] + seen
 
     taps = [forward_taps(window, axis) for axis in axes], [backward_taps(window, axis, 0) for axis in axes]
-    of_input = Copies(convolution, input, axes[:unfolded], taps[0], grid, ahead)
-    of_cotangent = Copies(convolution, cotangent, axes[unfolded:], taps[1], grid, back)
 
-    def step(places, carry):
-        total, u_room, g_room = carry
-        u, u_room, _ = of_input.of(places, u_room)
-        g, g_room, _ = of_cotangent.of(places, g_room)
+    def step(places, total):
+        u, _ = copies(convolution, input, axes[:unfolded], taps[0], grid.shape, ahead(places))
+        g, _ = copies(convolution, cotangent, axes[unfolded:], taps[1], grid.shape, back(places))
         u, g = _as_factor(convolution, u), _as_factor(convolution, g)
         new = grid.is_new(places)
         if new is not None:
@@ -138,7 +161,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
             new = new[:, None] if convolution.channels_last else new
             u, g = (jnp.where(new, factor, jnp.zeros((), factor.dtype)) for factor in (u, g))
         terms = u.ndim - (2 if convolution.channels_last else 1)
-        return total + convolution.product(g, u, terms, terms), u_room, g_room
+        return total + convolution.product(g, u, terms, terms)
 
     kernel, outer, inner = window.kernel, out_channels // groups, in_channels // groups
     shape = (*convolution.lead, math.prod(kernel[unfolded:]) * outer, math.prod(kernel[:unfolded]) * inner)
@@ -147,13 +170,13 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     def seen(axis: int, place: Place, length: int) -> Cells:
         return (window.cells if axis < unfolded else window.backward_cells)(axis, place, length)
 
-    inside = _inside(grid, seen, (*spatial[:unfolded], *out_spatial[unfolded:]))
-    total, _, _ = grid.walk(step, (total, of_input.room(), of_cotangent.room()), inside)
+    inside = _inside(convolution, grid, seen, (*spatial[:unfolded], *out_spatial[unfolded:]))
+    total = grid.walk(step, total, inside)
     total = total.reshape(groups, *kernel[unfolded:], outer, *kernel[:unfolded], inner)
     # (g, *folded k, q, *unfolded k, c) to (g, q, c, *k).
     folded = window.rank - unfolded
     order = (0, 1 + folded, total.ndim - 1, *range(2 + folded, total.ndim - 1), *range(1, 1 + folded))
-    return moved(total, order).reshape(out_channels, inner, *kernel).astype(convolution.result)
+    return convolution.as_result(moved(total, order).reshape(out_channels, inner, *kernel)).astype(convolution.result)
 
 
 # A step of three axes takes most of a second to compile: a second one is not worth the tenth of time that it saves.
@@ -161,7 +184,7 @@ _APART = 2
 
 
 def _inside(
-    grid: Tiles, cells: Callable[[int, Place, int], Cells], sizes: tuple[int, ...]
+    convolution: Convolution, grid: Tiles, cells: Callable[[int, Place, int], Cells], sizes: tuple[int, ...]
 ) -> Callable[[int, Place], bool] | None:
     """Whether a tile at a place of an axis sees cells of an image of such sizes alone; None where that does not matter."""
 
@@ -169,7 +192,7 @@ def _inside(
         _, size, (least, most) = cells(axis, place, grid.shape[axis])
         return least >= 0 and most + size <= sizes[axis]
 
-    return inside if len(sizes) <= _APART else None
+    return None if convolution.channels_last or len(sizes) > _APART else inside
 
 
 def _bytes(convolution: Convolution, batch: int, channels: int, out_channels: int) -> int:

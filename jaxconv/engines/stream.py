@@ -6,13 +6,15 @@ eq. 2 again, of the cotangent and the kernel turned around. For dense layers, wh
 """
 
 import math
+from collections.abc import Sequence
+from functools import partial
 
 import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
-from jaxconv.tiles import Start, Tiles, blank, each, piece, put, tiles, tiles_of_terms, unwritten
-from jaxconv.window import Place, Window
+from jaxconv.tiles import Start, Tiles, blank, piece, put, stacked, tiles, tiles_of_terms
+from jaxconv.window import Cells, Place, Window
 
 IN_TILES = True
 
@@ -41,7 +43,7 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
         tile = convolution.finished(tile, bias)
         return put(result, tile, convolution.first_spatial, [place.start for place in places])
 
-    result = unwritten(convolution.shape(batch, grid.sizes, out_channels), convolution.stored, weight, input)
+    result = blank(convolution.shape(batch, grid.sizes, out_channels), convolution.stored, weight, input)
     return grid.walk(step, result)
 
 
@@ -106,31 +108,20 @@ def _unfold_tile(convolution: Convolution, grid: Tiles, input: Array, places: li
     """The rows of U for one tile of output positions: (g,) N and positions, taps and channels."""
     window, groups, dtype = convolution.window, convolution.groups, input.dtype
     cells = [window.cells(axis, place, grid.shape[axis]) for axis, place in enumerate(places)]
-    part = convolution.cut(input, cells)
-    copied = part.dtype
-    rows = _to_rows(convolution, convolution.for_copies(part))
-    for axis in range(window.rank):
-        if window.kernel[axis] == 1:
-            rows = _tap(window, axis, grid.shape[axis], rows, 0)
+
+    def unfolded(cells: Sequence[Cells], image: Array) -> Array:
+        part = convolution.cut(image, cells, at_once=True)
+        copied = part.dtype
+        rows = _to_rows(convolution, convolution.for_copies(part))
+        # One axis after the other: K1 + K2 copies and not K1 * K2.
+        for axis in reversed(range(window.rank)):
+            seen = partial(_tap, window, axis, grid.shape[axis], rows)
+            rows = stacked(seen, window.kernel[axis], 2 + window.rank)
+        return rows.astype(copied)
+
     batch, _, channels = convolution.sizes(input)
     shape = (*convolution.lead, batch * math.prod(grid.shape), channels // groups * window.taps)
-    # One axis after the other: K1 + K2 copies and not K1 * K2. What the last one makes is U.
-    axes = [axis for axis in reversed(range(window.rank)) if window.kernel[axis] > 1]
-    for axis in axes:
-        length, count = grid.shape[axis], window.kernel[axis]
-        if axis == axes[-1]:
-            room, at = blank(shape, copied, rows), len(shape) - 1
-        else:
-            at = 2 + window.rank
-            seen = (*rows.shape[: 2 + axis], length, *rows.shape[3 + axis :])
-            room = blank((*seen[:at], count, *seen[at:]), rows.dtype, rows)
-        width = room.shape[at] // count
-
-        def write(tap, room, rows=rows, axis=axis, length=length, at=at, width=width):
-            block = _tap(window, axis, length, rows, tap).reshape(*room.shape[:at], width, *room.shape[at + 1 :])
-            return lax.dynamic_update_slice_in_dim(room, block.astype(room.dtype), tap * width, at)
-
-        rows = each(count, write, room, convolution.copies_in_loops)
+    rows = convolution.as_call_at(unfolded, cells, input)
     return convolution.for_sums(rows.reshape(shape), dtype)
 
 

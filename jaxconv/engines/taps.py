@@ -23,12 +23,13 @@ from jaxconv.tiles import (
     each,
     held,
     interleaved,
+    laid_out,
     moved,
     piece,
     place,
     put,
+    stacked,
     tiles,
-    unwritten,
     written_out,
 )
 from jaxconv.window import Cells, Place, Taps, backward_taps, forward_taps
@@ -41,14 +42,13 @@ Sums = Callable[[Convolution, Array, Array, tuple[int, ...]], Array]
 
 @dataclass(frozen=True)
 class _Way:
-    """One way through a convolution: `positions`, each of which stands for `step` cells of a result of `spatial` size, the
-    `cells` that neighbouring ones read on an axis, and an entry for `unwritten`, which the other way must not have as well."""
+    """One way through a convolution: `positions`, each of which stands for `step` cells of a result of `spatial` size, and the
+    `cells` that neighbouring ones read on an axis."""
 
     cells: Callable[[int, Place, int], Cells]
     positions: tuple[int, ...]
     step: tuple[int, ...]
     spatial: tuple[int, ...]
-    entry: Array
 
 
 def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None = None) -> Array:
@@ -59,13 +59,17 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     def sums(convolution: Convolution, image: Array, weight: Array, lengths: tuple[int, ...]) -> Array:
         return _image(convolution, _sum(convolution, image, weight, taps, lengths))
 
-    way = _Way(window.cells, positions, (1,) * window.rank, positions, weight[:1])
+    way = _Way(window.cells, positions, (1,) * window.rank, positions)
     return _in_tiles(convolution, way, sums, input, convolution.by_group(weight), bias)
 
 
 def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:
-    """Eq. 3 and fold: every phase of the stride has taps of its own."""
+    """Eq. 3 and fold: every phase of the stride has taps of its own; without one it is eq. 2 of the turned kernel, which is the
+    same to compile."""
     window, spatial = convolution.window, convolution.spatial
+    if max(window.stride) == 1:
+        kernel = convolution.turned_kernel(weight).astype(cotangent.dtype)
+        return output(convolution.turned(convolution.sizes(cotangent)[1]), cotangent, kernel, bias)
     blocks = tuple(-(-size // stride) for size, stride in zip(spatial, window.stride, strict=True))
 
     def sums(convolution: Convolution, image: Array, weight: Array, lengths: tuple[int, ...]) -> Array:
@@ -80,7 +84,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
 
         return _image(convolution, phases(0, []))
 
-    way = _Way(window.backward_cells, blocks, window.stride, spatial, weight[-1:])
+    way = _Way(window.backward_cells, blocks, window.stride, spatial)
     weight = moved(convolution.by_group(weight), (0, 2, 1, *range(3, 3 + window.rank)))
     return _in_tiles(convolution, way, sums, cotangent, weight, bias)
 
@@ -114,23 +118,32 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
         seen = lax.pad(seen, jnp.zeros((), seen.dtype), [(0, 0, 0)] * 3 + [(*pair, 0) for pair in window.padding])
         of_input, of_cotangent = held(seen), held(other)
 
-        def add(index, sums):
+        def view(index):
             channel, *at = place(index, (inner, *window.kernel))
-            products = _seen(piece(of_input(), channel, 1, 2), 3, taps, at, convolution.out_spatial) * of_cotangent()
+            return _seen(piece(of_input(), channel, 1, 2), 3, taps, at, convolution.out_spatial)
+
+        def add(index, sums):
+            products = view(index) * of_cotangent()
             return lax.dynamic_update_index_in_dim(
                 sums, jnp.sum(products, axis=(0, *range(3, products.ndim))), index, 0
             )
 
-        sums = each(terms, add, blank((terms, grid.shape[0], outer), convolution.accumulate, seen, other))
+        if at_once:
+            products = stacked(view, terms, 0) * of_cotangent()
+            sums = jnp.sum(products, axis=(1, *range(4, products.ndim)))
+        else:
+            sums = each(terms, add, blank((terms, grid.shape[0], outer), convolution.accumulate, seen, other))
         return put(total, sums, 1, [start])
 
-    # Every tap that is written out has a copy of what it sees.
+    # Every tap that is written out has a copy of what it sees. All of a gradient for every sample are summed at once (measured:
+    # as fast, and compiled in half the time; of one gradient half as fast).
+    at_once = convolution.mapped > 1 and written_out(terms)
     copies = terms if written_out(terms) else 1
     cells = inner * math.prod(convolution.spatial) + copies * outer * math.prod(convolution.out_spatial)
     grid = _grid(convolution, input.shape[0] * cells)
     total = blank((terms, groups, outer), convolution.accumulate, input, cotangent)
     total = grid.walk(step, total).reshape(inner, *window.kernel, groups * outer)
-    return jnp.moveaxis(total, -1, 0).astype(convolution.result)
+    return convolution.as_result(jnp.moveaxis(total, -1, 0)).astype(convolution.result)
 
 
 def _depthwise_weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
@@ -168,7 +181,7 @@ def _depthwise_weight_gradient(convolution: Convolution, input: Array, cotangent
     # (c, k of the first axis), or the other way round with channels last.
     gradient = jnp.stack([jnp.sum(one, axes) for one in sums], axis=-1)
     gradient = jnp.swapaxes(gradient, 0, 1) if convolution.channels_last else gradient
-    return gradient.reshape(channels, 1, *window.kernel).astype(convolution.result)
+    return convolution.as_result(gradient.reshape(channels, 1, *window.kernel)).astype(convolution.result)
 
 
 def _divisor(size: int, most: int) -> int:
@@ -218,6 +231,7 @@ def _by_rows(convolution: Convolution, way: _Way, sums: Sums, image: Array, weig
         if convolution.channels_moved:
             part = convolution.as_call(given_cells, part)
             tile = convolution.as_given(convolution.as_call(finished, part, weight))
+            tile = laid_out(tile) if grid.shape == way.positions else tile
         elif whole:
             tile = finished(given_cells(part), weight)
         else:
@@ -229,7 +243,7 @@ def _by_rows(convolution: Convolution, way: _Way, sums: Sums, image: Array, weig
         size if count == length else count * step
         for size, count, length, step in zip(way.spatial, way.positions, grid.shape, way.step, strict=True)
     ]
-    result = unwritten(convolution.shape(batch, tuple(sizes), results), convolution.stored, way.entry, image)
+    result = blank(convolution.shape(batch, tuple(sizes), results), convolution.stored, weight, image)
     result = grid.walk(step, result)
     return lax.slice(result, (0,) * result.ndim, convolution.shape(batch, way.spatial, results))
 
@@ -266,7 +280,7 @@ def _by_groups(
         room = put(room, part, 2, [max(0, low) for low, _ in sides])
         return put(result, tile(room, start), 1, [start * results]), room
 
-    result = unwritten(convolution.shape(batch, way.spatial, groups * results), convolution.stored, way.entry, image)
+    result = blank(convolution.shape(batch, way.spatial, groups * results), convolution.stored, weight, image)
     # Every tile goes to the same place among the same zeros: to pad each one would write every cell with a condition.
     room = blank(convolution.shape(batch, padded, grid.shape[0] * channels), convolution.accumulate, image)
     return grid.walk(step, (result, room))[0]
