@@ -12,6 +12,7 @@
 | others at a stride, channels first, where U has at most 16 MB (`_of_small_strided`) | `fold`, mostly | both cores copy |
 | others, stride 1, one group, channels first, U at most 16 MB (`_of_small_plain`) | `fold`, mostly | both cores copy |
 | one tap, stride 1, no padding (`_lies_as_u`) | `batched` | nothing is moved |
+| a signal of at most eight taps, U more than 16 MB, channels first (`_copies_signal`) | `fold`, unfolded | both cores copy |
 | no more is moved when only the first axes are unfolded, and the others, of stride 1, folded | `fold` | K1 + K2 for K1 K2 |
 | dense signals and images at a stride, channels first: few channels out (`cheapest_at_stride`) | `fold` | fewer copies |
 | others of these, but for short rows (`_has_strided_rows`) | `fold`, all axes unfolded | rows are copied |
@@ -61,10 +62,10 @@ _MANY_POSITIONS = 500
 _MANY_IN_IMAGES = 1500
 _SHORT_ROW = 32
 _SHORT_RUN = 16
-_LONG_ROW = 40
 _MANY_STRIDED = 15
 _MANY_CHANNELS = 64
 _TAPS_A_PHASE = 8
+_FEW_COPIES = 8
 # Output and gradients of a U of more than this take more than 32 MB together, with the copies that U is made of. XLA would keep
 # the temporaries of all at the same time, and the allocator of Linux maps so much memory anew at every call, which takes longer
 # than a small convolution.
@@ -115,7 +116,7 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
         if 6 * written[0] <= 5 * written[1]:
             return "fold", unfolded
     elif unfolded < window.rank or _has_long_rows(convolution, part, weight):
-        return "fold", unfolded
+        return "fold", 1 if not fits and _copies_signal(convolution, part) else unfolded
     small = few and fits and convolution.groups == 1 and part == "weight_gradient"
     return "materialise" if small else "stream", 0
 
@@ -265,13 +266,17 @@ def _is_spread(convolution: Convolution, weight: tuple[int, ...]) -> bool:
     return many and folds_twice_as_much(convolution, weight)
 
 
+def _copies_signal(convolution: Convolution, part: str) -> bool:
+    """Whether a signal of a large U is copied for each of at most eight taps, though products would be fewer: to add these up
+    takes longer, on one core (measured on drawn layers: up to half as long again; of 9 and 16 taps copies take longer)."""
+    few = convolution.window.rank == 1 and convolution.window.taps <= _FEW_COPIES
+    return few and _is_plain(convolution) and part != "weight_gradient"
+
+
 def _has_strided_rows(convolution: Convolution) -> bool:
-    """Whether all that the taps of such a layer see is to be copied along its rows: of an image of 15 rows at least, where
-    windows overlap or rows are long (measured on drawn layers: up to three times as fast; of fewer rows, and of windows side by
-    side with 16 positions a row, up to a fifth slower)."""
-    window, positions = convolution.window, convolution.out_spatial
-    overlap = any(taps > stride for taps, stride in zip(window.kernel, window.stride, strict=True))
-    return window.rank == 1 or (positions[0] >= _MANY_STRIDED and (overlap or positions[-1] >= _LONG_ROW))
+    """Whether all that the taps of such a layer see is to be copied along its rows: of an image of 15 rows at least (measured on
+    drawn layers: up to three times as fast; of fewer rows up to a fifth slower)."""
+    return convolution.window.rank == 1 or convolution.out_spatial[0] >= _MANY_STRIDED
 
 
 def _has_long_rows(convolution: Convolution, part: str, weight: tuple[int, ...]) -> bool:
