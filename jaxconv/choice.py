@@ -9,8 +9,8 @@
 | input gradient at a stride; windows side by side may be for `materialise`, below | `fold` | one product for all phases |
 | U at most 16 MB, less than a fold writes, of many positions (`_is_product_a_sample`) | `batched` | no image is moved |
 | a gradient for every sample, U no more than `fold` copies (`_is_small_sample`) | `batched` | the cotangent is not copied |
-| others at a stride, channels first, where U has at most 16 MB (`_of_small_strided`) | `fold`, mostly | both cores copy |
-| others, stride 1, one group, channels first, U at most 16 MB (`_of_small_plain`) | `fold`, mostly | both cores copy |
+| others at a stride, channels first, where U has at most 16 MB (`_of_small_strided`) | `fold`, mostly | U whole, in few copies |
+| others, stride 1, one group, channels first, U at most 16 MB (`_of_small_plain`) | `fold`, mostly | U whole, in few copies |
 | one tap, stride 1, no padding (`_lies_as_u`) | `batched` | nothing is moved |
 | a signal of at most eight taps, U more than 16 MB, channels first (`_copies_signal`) | `fold`, unfolded | both cores copy |
 | no more is moved when only the first axes are unfolded, and the others, of stride 1, folded | `fold` | K1 + K2 for K1 K2 |
