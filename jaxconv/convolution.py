@@ -177,6 +177,11 @@ class Convolution:
         kernel = jnp.flip(kernel, range(3, kernel.ndim))
         return kernel.reshape(-1, *kernel.shape[2:])
 
+    def as_output(self, weight: Array, cotangent: Array) -> tuple["Convolution", Array, Array]:
+        """Whose eq. 2, and of what, an input gradient without a stride is: of the cotangent, and the kernel turned around."""
+        kernel = self.turned_kernel(weight).astype(cotangent.dtype)
+        return self.turned(self.sizes(cotangent)[1]), cotangent, kernel
+
     @property
     def has_phases(self) -> bool:
         """Whether `phases` can take a stride apart: one that divides the kernel, without dilation, channels first."""

@@ -229,8 +229,8 @@ def interleaved(phases: Sequence[Array], axis: int) -> Array:
     """One position of every phase in turn along `axis`."""
     if len(phases) == 1:
         return phases[0]
-    stacked = jnp.stack(phases, axis + 1)
-    return stacked.reshape(*stacked.shape[:axis], -1, *stacked.shape[axis + 2 :])
+    together = jnp.stack(phases, axis + 1)
+    return together.reshape(*together.shape[:axis], -1, *together.shape[axis + 2 :])
 
 
 def joined(parts: Sequence[Array], axis: int) -> Array:

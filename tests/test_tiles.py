@@ -110,9 +110,9 @@ def test_many_are_stacked_in_a_loop(count, loops):
     assert names.count("scan") == loops
 
 
-@pytest.mark.parametrize(("data_format", "loops"), [("channels_first", 2), ("channels_last", 1)])
-def test_with_channels_last_all_tiles_are_one_loop(data_format, loops):
-    convolution = layer((2, 8, 40, 40), (8, 8, 3, 3), 1, tile=2**17, unfolded=1, channels_last=loops == 1)
+@pytest.mark.parametrize(("last", "loops"), [(False, 2), (True, 1)], ids=["channels_first", "channels_last"])
+def test_with_channels_last_all_tiles_are_one_loop(last, loops):
+    convolution = layer((2, 8, 40, 40), (8, 8, 3, 3), 1, tile=2**17, unfolded=1, channels_last=last)
     given = convolution.shape(2, (40, 40), 8)
     names = [one.primitive.name for one in traced(fold.output, convolution, given, (8, 8, 3, 3))]
     assert names.count("dot_general") == loops

@@ -76,10 +76,9 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
 def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:
     """Eq. 3 and fold. At a stride, input positions come in blocks of `stride`, whose phases are summed apart and interleaved."""
     window = convolution.window
-    batch, sizes, _ = convolution.sizes(cotangent)
     if max(window.stride) == 1:
-        kernel = convolution.turned_kernel(weight).astype(cotangent.dtype)
-        return output(convolution.turned(sizes), cotangent, kernel, bias)
+        return output(*convolution.as_output(weight, cotangent), bias)
+    batch, sizes, _ = convolution.sizes(cotangent)
     in_channels = weight.shape[1] * convolution.groups
     # (g, q, c, *k) to (g, *k, c, q): one row a tap and channel in.
     matrix = moved(convolution.by_group(weight), (0, *range(3, 3 + window.rank), 2, 1)).astype(cotangent.dtype)
@@ -111,7 +110,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
     cut_axes = [axis for axis, count in enumerate(grid.counts) if count > 1]
     odd = [axis for axis in cut_axes if convolution.spatial[axis] % window.stride[axis]]
     # A last block that is cut off is a tile of its own, or, of several axes, cut off at last, from a copy of all.
-    last = odd[0] if odd and len(cut_axes) == 1 and blocks[odd[0]] > 1 else None
+    last = odd[0] if odd and len(cut_axes) == 1 else None
     result_sizes = list(convolution.spatial)
     if last is not None:
         grid = tiles((*blocks[:last], blocks[last] - 1, *blocks[last + 1 :]), size, convolution.tile)

@@ -54,8 +54,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
         spread = [(0, 0, 0)] * cotangent.ndim
         spread[first : first + window.rank] = [(0, 0, stride - 1) for stride in window.stride]
         cotangent = lax.pad(cotangent, jnp.zeros((), cotangent.dtype), spread)
-    kernel = convolution.turned_kernel(weight).astype(cotangent.dtype)
-    return output(convolution.turned(convolution.sizes(cotangent)[1]), cotangent, kernel, bias)
+    return output(*convolution.as_output(weight, cotangent), bias)
 
 
 def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:

@@ -68,8 +68,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
     same to compile."""
     window, spatial = convolution.window, convolution.spatial
     if max(window.stride) == 1:
-        kernel = convolution.turned_kernel(weight).astype(cotangent.dtype)
-        return output(convolution.turned(convolution.sizes(cotangent)[1]), cotangent, kernel, bias)
+        return output(*convolution.as_output(weight, cotangent), bias)
     blocks = tuple(-(-size // stride) for size, stride in zip(spatial, window.stride, strict=True))
 
     def sums(convolution: Convolution, image: Array, weight: Array, lengths: tuple[int, ...]) -> Array:
