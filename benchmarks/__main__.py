@@ -32,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument("--dtype", choices=DTYPES, default="float32")
         command.add_argument("--channels-last", action="store_true", help="the layout of input and output")
         command.add_argument("--engine", default="auto", help="jaxconv's engine")
+        command.add_argument("--batch-times", type=int, default=1, help="so many times as many samples, for a GPU")
+        command.add_argument("--in-flight", type=int, default=1, help="calls that a time is a share of, for a GPU")
         command.add_argument("--rounds", type=int, default=7, help="timed calls of every contender")
         command.add_argument("--patience", type=float, default=2.0, help="seconds; a slower contender is called once")
         command.add_argument("--json", type=Path, help="where to write all numbers")
@@ -126,6 +128,8 @@ def _rows(options: argparse.Namespace, cases: list[Case], quantities: Sequence[s
             dtype=options.dtype,
             channels_last=options.channels_last,
             engine=options.engine,
+            batch_times=options.batch_times,
+            in_flight=options.in_flight,
             rounds=options.rounds,
             patience=options.patience,
         ):

@@ -1,6 +1,6 @@
 """What is timed: one layer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 QUANTITIES = ("forward", "input gradient", "weight gradient", "vjp")
 
@@ -31,3 +31,7 @@ class Case:
     @property
     def quantities(self) -> tuple[str, ...]:
         return {"per example": ("vjp",), "loop": ("forward", "vjp")}.get(self.kind, QUANTITIES)
+
+    def with_batch(self, times: int) -> "Case":
+        """The same with so many times as many samples."""
+        return replace(self, input=(times * self.input[0], *self.input[1:]))

@@ -1,6 +1,7 @@
-"""The same layer by jaxconv, `jax.lax`, torch, and as a bare matrix product: each a call that takes no arguments."""
+"""The same layer by jaxconv, `jax.lax`, torch, and as a bare matrix product."""
 
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,11 +21,17 @@ NAMES = ("jaxconv", "lax", "torch", "matmul")
 
 @dataclass(frozen=True)
 class Contender:
-    """`call` runs and waits for the result. `compile_seconds` and `temporaries`, in bytes, are those of XLA's program."""
+    """`start` returns a result that may not be there yet, which `wait` waits for. `compile_seconds` and `temporaries`, in bytes,
+    are those of XLA's program; no seconds where it may come from a cache."""
 
-    call: Callable[[], Any]
+    start: Callable[[], Any]
+    wait: Callable[[Any], Any]
     compile_seconds: float | None = None
     temporaries: int | None = None
+
+    def call(self, times: int = 1) -> None:
+        """So many calls, one behind the other, and their results."""
+        self.wait([self.start() for _ in range(times)])
 
 
 @dataclass(frozen=True)
@@ -121,10 +128,10 @@ def _asked(layer: Callable, kind: str, quantity: str) -> Callable:
 def _compiled(function: Callable, *operands: Array) -> Contender:
     start = time.perf_counter()
     program = jax.jit(function).lower(*operands).compile()
-    seconds = time.perf_counter() - start
+    seconds = None if "JAX_COMPILATION_CACHE_DIR" in os.environ else time.perf_counter() - start
     memory = program.memory_analysis()
     temporaries = None if memory is None else memory.temp_size_in_bytes
-    return Contender(lambda: jax.block_until_ready(program(*operands)), seconds, temporaries)
+    return Contender(lambda: program(*operands), jax.block_until_ready, seconds, temporaries)
 
 
 def _by_xla(layer: Callable, setting: Setting) -> Contender:
@@ -205,11 +212,8 @@ def _torch(setting: Setting) -> Contender | None:
             "vjp": lambda: (forward(input, weight), backward(True, True)),
         }[setting.quantity]
 
-    def call():
+    def start():
         with torch.enable_grad() if case.kind == "per example" else torch.no_grad():
-            result = asked()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return result
+            return asked()
 
-    return Contender(call)
+    return Contender(start, lambda results: torch.cuda.synchronize() if device == "cuda" else results)

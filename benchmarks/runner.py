@@ -6,12 +6,14 @@ import os
 import platform
 import statistics
 from collections.abc import Iterable, Iterator
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+import jaxconv
 from benchmarks.case import Case
 from benchmarks.contenders import Setting, contender
 from benchmarks.timing import in_turn, ratio
@@ -28,23 +30,34 @@ def run(
     dtype: str = "float32",
     channels_last: bool = False,
     engine: str = "auto",
+    batch_times: int = 1,
+    in_flight: int = 1,
     rounds: int = 7,
     patience: float = 2.0,
 ) -> Iterator[Row]:
-    """A row for every case and quantity: seconds and, of XLA's programs, compile time and temporaries."""
+    """A row for every case and quantity: seconds and, of XLA's programs, compile time and temporaries.
+
+    `batch_times` as large a batch, for an accelerator. There a call returns before its result is there: of several `in_flight`
+    the time is the device's, and each is timed as its share of all.
+    """
     wanted = tuple(quantities)
     for case in cases:
+        case = case.with_batch(batch_times)
         for quantity in case.quantities:
             if quantity not in wanted:
                 continue
             setting = Setting(case, quantity, dtype, channels_last, engine)
             ready = {name: contender(name, setting) for name in contenders}
             running = {name: one for name, one in ready.items() if one is not None}
-            seconds = in_turn({name: one.call for name, one in running.items()}, rounds, patience)
+            calls = {name: partial(one.call, in_flight) for name, one in running.items()}
+            together = in_turn(calls, rounds, patience)
+            seconds = {name: [each / in_flight for each in taken] for name, taken in together.items()}
             ours = seconds.get("jaxconv")
             yield {
                 "case": case.name,
                 "note": case.note,
+                "batch": case.input[0],
+                "in_flight": in_flight,
                 "quantity": quantity,
                 "dtype": dtype,
                 "channels_last": channels_last,
@@ -80,7 +93,10 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "device": jax.devices()[0].device_kind,
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in ("jax", "jaxlib", "jaxconv", "torch", "numpy")},
+        "versions": {
+            "jaxconv": jaxconv.__version__,
+            **{name: _version(name) for name in ("jax", "jaxlib", "torch", "numpy")},
+        },
     }
 
 

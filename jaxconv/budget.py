@@ -10,6 +10,7 @@ from jaxconv.batches import DEVICES, number_of_parts
 from jaxconv.convolution import Convolution
 from jaxconv.counts import cells_held, channels_of, of_phases, samples, unfolded_bytes, unfolded_cells
 
+ACCELERATOR_TILE = 2**30
 _CPU_TILE = 2**23
 SMALL_U = 2 * _CPU_TILE
 _LONG_RUN = 64

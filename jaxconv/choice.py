@@ -20,8 +20,18 @@
 | weight gradient of few channels of one group, where U has at most 16 MB | `materialise` | U is cheap |
 | everything else | `stream` | U in tiles, one large product each |
 
-The platform sets the size of a tile: what fits into the cache of a CPU, what fills an accelerator. On a CPU many small samples
-are taken in parts of one tile each (`jaxconv/budget.py`).
+That is for a CPU, whose tiles fit into its cache, and which takes many small samples in parts of one tile each
+(`jaxconv/budget.py`). For an accelerator, where copies cost most and the cache holds none of them (`on_accelerator`):
+
+| what is asked for | engine | why |
+| --- | --- | --- |
+| at most 16 pairs of channels in and out of several groups; for eq. 4, of at most 64 terms | `taps` | no copies |
+| other depthwise weight gradients | `fold` | a product of the taps of two axes |
+| one tap, stride 1, no padding, one group | `batched` | nothing is copied |
+| weight gradient at a stride of at most four channels in or out | `batched` | positions are innermost |
+| at a stride, of at most four channels, signals: U at most 1 GB | `materialise` | U is written and read once |
+| other signals | `stream` | U in tiles |
+| everything else | `fold`, but for the last axis unfolded | less than U is written |
 """
 
 import importlib
@@ -33,7 +43,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxconv import engines
-from jaxconv.budget import SMALL_U, parts_and_tile
+from jaxconv.budget import ACCELERATOR_TILE, SMALL_U, parts_and_tile
 from jaxconv.convolution import Convolution
 from jaxconv.counts import (
     cells_moved,
@@ -305,19 +315,42 @@ def _has_long_rows(convolution: Convolution, part: str, weight: tuple[int, ...])
     return 8 * channels * window.stride[-1] <= row
 
 
+def on_accelerator(convolution: Convolution, part: str, weight: tuple[int, ...], fits: bool) -> tuple[str, int]:
+    """The same for an accelerator; `fits` tells whether U is no more than a tile there."""
+    window, pairs = convolution.window, weight[0] * weight[1] // convolution.groups
+    if convolution.groups > 1 and pairs <= _FEW_PRODUCTS:
+        if part != "weight_gradient" or weight[1] * window.taps <= _MANY_TAPS:
+            return "taps", 0
+        if pairs == 1:
+            return "fold", fewest_moved(convolution, part, weight, window.rank)
+    if window.taps == max(window.stride) == convolution.groups == 1 and not any(map(any, window.padding)):
+        return "batched", 0
+    strided, few = max(window.stride) > 1, convolution.groups == 1 and min(weight[:2]) <= _FEW_SUMMED
+    if strided and few and part == "weight_gradient" and batched.has_few_taps(window):
+        return "batched", 0
+    if fits and (strided or few or window.rank == 1):
+        return "materialise", 0
+    return ("stream", 0) if window.rank == 1 else ("fold", window.rank - 1)
+
+
 def chosen(convolution: Convolution, part: str, weight: tuple[int, ...], image: Array) -> tuple[Any, Convolution]:
-    """The engine that the caller named, or the rule's, and how it is used on a CPU. An empty batch has no tiles, and is left
-    to `materialise`."""
-    if convolution.engine == "auto":
-        name, unfolded = rule(convolution, part, weight, samples(convolution, image))
-    else:
+    """The engine that the caller named, or the rule's, and how it is used on the platform, or a CPU where that is not known. An
+    empty batch has no tiles, and is left to `materialise`."""
+    u = unfolded_bytes(convolution, weight, image)
+    if convolution.engine != "auto":
         name, unfolded = convolution.engine, fewest_moved(convolution, part, weight, convolution.window.rank - 1)
         if name == "phases" and convolution.has_phases:
             unfolded = fewest_moved(*of_phases(convolution, part, weight), convolution.window.rank)
+    elif convolution.on_accelerator:
+        name, unfolded = on_accelerator(convolution, part, weight, u <= ACCELERATOR_TILE)
+    else:
+        name, unfolded = rule(convolution, part, weight, samples(convolution, image))
     engine = importlib.import_module(f"jaxconv.engines.{name if image.size else 'materialise'}")
+    convolution = replace(convolution, unfolded=unfolded)
+    if convolution.on_accelerator:
+        return engine, replace(convolution, tile=ACCELERATOR_TILE // convolution.mapped)
     channels_moved = name == "taps" and convolution.channels_last and _has_many_terms(convolution, part, weight)
-    alone = unfolded_bytes(convolution, weight, image) > _ALONE
-    convolution = replace(convolution, unfolded=unfolded, channels_moved=channels_moved, alone=alone)
+    convolution = replace(convolution, channels_moved=channels_moved, alone=u > _ALONE)
     parts, tile = parts_and_tile(convolution, name, part, weight, image)
     return engine, replace(convolution, parts=parts, tile=tile // convolution.mapped)
 

@@ -10,6 +10,7 @@ from jax import Array, lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
 from jaxconv.arguments import image_sizes
+from jaxconv.primitive import ACCELERATOR
 from jaxconv.tiles import cut, laid_out, moved
 from jaxconv.window import Cells, Window
 
@@ -96,6 +97,11 @@ class Convolution:
     def has_half(self) -> bool:
         """Whether results are 16-bit numbers."""
         return jnp.dtype(self.result).itemsize == 2
+
+    @property
+    def on_accelerator(self) -> bool:
+        """Whether this is compiled for an accelerator; False where the platform is not known."""
+        return self.platform == ACCELERATOR
 
     @property
     def stored(self) -> Any:

@@ -15,6 +15,7 @@ from derivations.prove import prove_definition, prove_equal, prove_vjp
 from jaxconv.batches import image_by_parts, mapped_by_parts, sum_by_parts
 from jaxconv.convolution import Convolution
 from jaxconv.engines import materialise
+from jaxconv.primitive import ACCELERATOR
 from jaxconv.statements import Proof, definition_of, named, shapes_of
 from jaxconv.window import Window
 
@@ -34,6 +35,17 @@ OWN: tuple[tuple[str, Geometry, dict[str, Any]], ...] = (
         "taps",
         Geometry(1, 2, (1, 2), (5, 3), (2, 2), (2, 1), (1, 1), ((1, 0), (1, 0))),
         {"tile": 40, "channels_last": True, "channels_moved": True},
+    ),
+    # On an accelerator: a sum of its own for every tap and channel, and the same with channels last.
+    (
+        "taps",
+        Geometry(2, 2, (2, 1), (5, 3), (2, 2), (2, 1), (1, 1), ((1, 0), (0, 1))),
+        {"platform": ACCELERATOR},
+    ),
+    (
+        "taps",
+        Geometry(1, 2, (1, 2), (3, 4), (2, 2), (1, 2), (1, 1), ((1, 0), (0, 1))),
+        {"platform": ACCELERATOR, "channels_last": True},
     ),
     # One product of all samples.
     ("batched", Geometry(2, 1, (3, 2), (2, 3), (1, 1), (1, 1), (1, 1), ((0, 0), (0, 0))), {"channels_last": True}),
@@ -74,6 +86,7 @@ def of_engine(name: str, geometry: Geometry, **options: Any) -> Iterator[Proof]:
         ("weight_gradient", layer.weight_claim, layer.weight, (layer.input, layer.cotangent), (input, output), weight),
     )
     layout = "".join(f", {key}".replace("_", " ") for key, value in options.items() if value is True)
+    layout += ", on an accelerator" if convolution.on_accelerator else ""
     for unfolded in range(1 + geometry.rank if name == "fold" else 1):
         told = layout + (f", {unfolded} axes unfolded" if unfolded else "")
         strides = {"output": (), "input_gradient": geometry.stride, "weight_gradient": geometry.stride[unfolded:]}

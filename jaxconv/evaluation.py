@@ -4,6 +4,8 @@ What `jax.vmap` makes of them is one convolution of a larger batch, or a gradien
 several devices make of eq. 4 is a sum for each, added up once.
 """
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,11 +15,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxconv.batches import DEVICES, image_by_parts, mapped_by_parts, number_of_parts, sum_by_parts
+from jaxconv.budget import ACCELERATOR_TILE
 from jaxconv.choice import chosen
 from jaxconv.convolution import Convolution
 from jaxconv.counts import unfolded_bytes
-from jaxconv.platforms import by_platform
-from jaxconv.primitive import each_by_itself, one_batch, with_rule
+from jaxconv.platforms import by_platform, on_cpu
+from jaxconv.primitive import ACCELERATOR, CPU, each_by_itself, one_batch, with_rule
 
 # Bytes of images and U that are taken at a time for a gradient for every sample (measured: of twice as many, larger samples take
 # more than a quarter of U; of half as many, small ones a sixth more time).
@@ -33,16 +36,40 @@ def _spread(function: Any) -> Any:
     return on_devices
 
 
+def _chosen_for(
+    convolution: Convolution, part: str, weight: tuple[int, ...], image: Array, by_parts: Any, *given: Array | None
+) -> Array:
+    """`part`, by the engine that is chosen for it on the platform that this is compiled for."""
+    arrays = [array for array in given if array is not None]
+
+    def way(platform: str) -> Callable[..., Array]:
+        engine, own = chosen(replace(convolution, platform=platform), part, weight, image)
+        function = by_parts(getattr(engine, part))
+        little = platform == ACCELERATOR or _is_one_tile(own, arrays)
+        return partial(function, own) if little else on_cpu(own, engine, function, *arrays)
+
+    if convolution.platform is None and _is_one_tile(chosen(convolution, part, weight, image)[1], arrays):
+        # In a derivative of a derivative: too little to be done in two ways.
+        return way(CPU)(*arrays)
+    return by_platform(convolution, way, *arrays)
+
+
+def _is_one_tile(convolution: Convolution, arrays: Sequence[Array]) -> bool:
+    """Whether nothing is left for a CPU to do in a way of its own."""
+    cells = max(array.size for array in arrays) * convolution.window.taps * math.prod(convolution.window.stride)
+    one_tile = cells * jnp.dtype(convolution.accumulate).itemsize <= convolution.tile
+    return one_tile and convolution.parts == 1 and not convolution.channels_moved and not convolution.alone
+
+
 def _output(convolution: Convolution, input: Array, weight: Array, bias: Array | None) -> Array:
     """Eq. 2, by the engine that is chosen for it."""
-    engine, convolution = chosen(convolution, "output", weight.shape, input)
-    return by_platform(convolution, engine, image_by_parts(engine.output, 0), input, weight, bias)
+    return _chosen_for(convolution, "output", weight.shape, input, partial(image_by_parts, at=0), input, weight, bias)
 
 
 def _input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:
     """Eq. 3 and fold, by the engine that is chosen for it."""
-    engine, convolution = chosen(convolution, "input_gradient", weight.shape, cotangent)
-    return by_platform(convolution, engine, image_by_parts(engine.input_gradient, 1), weight, cotangent, bias)
+    by_parts = partial(image_by_parts, at=1)
+    return _chosen_for(convolution, "input_gradient", weight.shape, cotangent, by_parts, weight, cotangent, bias)
 
 
 def _on_platform(convolution: Convolution, platform: str) -> Convolution:
@@ -53,17 +80,27 @@ output = with_rule(_output, one_batch(0), _spread(_output), _on_platform)
 input_gradient = with_rule(_input_gradient, one_batch(1), _spread(_input_gradient), _on_platform)
 
 
-def _gradient_of_each(
+def _of_each(convolution: Convolution, input: Array, cotangent: Array) -> Array:
+    """Eq. 4 of every sample along the first axis: in parts of those, each with room for tiles of its own."""
+    sample, of_sample = (jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for array in (input, cotangent))
+    u = unfolded_bytes(convolution, _weight_shape(convolution, sample, of_sample), sample)
+    images = (sample.size + of_sample.size) * jnp.dtype(convolution.accumulate).itemsize
+    room = ACCELERATOR_TILE if convolution.on_accelerator else _PART
+    length = input.shape[0]
+    parts = number_of_parts(length, 1, max(DEVICES, room // (u + images)))
+    return mapped_by_parts(partial(_weight_gradient, convolution.times(length // parts)), parts, input, cotangent)
+
+
+gradient_of_each = with_rule(_of_each, each_by_itself, on_platform=_on_platform)
+
+
+def _mapped_gradient(
     call: Any, function: Any, convolution: Convolution, length: int, batched: Any, arrays: Any
 ) -> Array:
-    """The rule of `jax.vmap` for eq. 4, a gradient for every sample: in parts of those, each with room for tiles of its own."""
-    if not all(batched):
-        return each_by_itself(call, function, convolution, length, batched, arrays)
-    input, cotangent = (jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for array in arrays)
-    u = unfolded_bytes(convolution, _weight_shape(convolution, input, cotangent), input)
-    images = (input.size + cotangent.size) * jnp.dtype(convolution.accumulate).itemsize
-    parts = number_of_parts(length, 1, max(DEVICES, _PART // (u + images)))
-    return mapped_by_parts(partial(function, convolution.times(length // parts)), parts, *arrays)
+    """The rule of `jax.vmap` for eq. 4: a gradient for every sample where both images have one."""
+    if all(batched):
+        return gradient_of_each(convolution, *arrays)
+    return each_by_itself(call, function, convolution, length, batched, arrays)
 
 
 def _on_devices(devices: int, convolution: Convolution, input: Array, cotangent: Array) -> Array:
@@ -79,8 +116,8 @@ def _on_devices(devices: int, convolution: Convolution, input: Array, cotangent:
 
 def _weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
     """Eq. 4, by the engine that is chosen for it."""
-    engine, convolution = chosen(convolution, "weight_gradient", _weight_shape(convolution, input, cotangent), input)
-    return by_platform(convolution, engine, sum_by_parts(engine.weight_gradient), input, cotangent)
+    weight = _weight_shape(convolution, input, cotangent)
+    return _chosen_for(convolution, "weight_gradient", weight, input, sum_by_parts, input, cotangent)
 
 
 def _weight_shape(convolution: Convolution, input: Any, cotangent: Any) -> tuple[int, ...]:
@@ -88,4 +125,4 @@ def _weight_shape(convolution: Convolution, input: Any, cotangent: Any) -> tuple
     return (out_channels, in_channels // convolution.groups, *convolution.window.kernel)
 
 
-weight_gradient = with_rule(_weight_gradient, _gradient_of_each, _on_devices, _on_platform)
+weight_gradient = with_rule(_weight_gradient, _mapped_gradient, _on_devices, _on_platform)

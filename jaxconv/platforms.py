@@ -1,6 +1,5 @@
 """How a function of an engine runs on the platform that it is compiled for, which need not be the process's own."""
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -11,29 +10,27 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
+from jaxconv.primitive import ACCELERATOR, CPU
 
-_ACCELERATOR_TILE = 2**28
+
+def by_platform(convolution: Convolution, way: Callable[[str], Callable[..., Array]], *arrays: Array) -> Array:
+    """`way` of the platform that this is compiled for, "cpu" or "accelerator", of the arrays."""
+    if convolution.platform:
+        return way(convolution.platform)(*arrays)
+    return lax.platform_dependent(*arrays, cpu=way(CPU), default=way(ACCELERATOR))
 
 
-def by_platform(convolution: Convolution, engine: Any, function: Callable[..., Array], *given: Array | None) -> Array:
-    """`function`, one of an engine's, of the convolution, used in the way of the platform that this is compiled for."""
-    arrays = [array for array in given if array is not None]
-    cells = max(array.size for array in arrays) * convolution.window.taps * math.prod(convolution.window.stride)
-    one_tile = cells * jnp.dtype(convolution.accumulate).itemsize <= convolution.tile
-    if one_tile and convolution.parts == 1 and not convolution.channels_moved and not convolution.alone:
-        # The same on every platform.
-        return function(convolution, *arrays)
-    for_cpu = replace(convolution, calls=True)
-    on_cpu, dtypes = partial(function, for_cpu), {array.dtype for array in arrays}
+def on_cpu(
+    convolution: Convolution, engine: Any, function: Callable[..., Array], *arrays: Array
+) -> Callable[..., Array]:
+    """`function`, one of an engine's, of the convolution, in the way of a CPU: in calls, and where it works in tiles of 16-bit
+    numbers, of their bits."""
+    convolution = replace(convolution, calls=True)
+    way, dtypes = partial(function, convolution), {array.dtype for array in arrays}
     if engine.IN_TILES and (convolution.has_half or any(dtype.itemsize == 2 for dtype in dtypes)):
         same = len(dtypes) == 1 and arrays[0].dtype.itemsize == 2
-        on_cpu = partial(in_bits if same else _widened, function, for_cpu)
-    if convolution.alone:
-        on_cpu = partial(for_cpu.as_call, on_cpu)
-    elsewhere = partial(function, replace(convolution, tile=_ACCELERATOR_TILE, parts=1, channels_moved=False))
-    if convolution.platform:
-        return (on_cpu if convolution.platform == "cpu" else elsewhere)(*arrays)
-    return lax.platform_dependent(*arrays, cpu=on_cpu, default=elsewhere)
+        way = partial(in_bits if same else _widened, function, convolution)
+    return partial(convolution.as_call, way) if convolution.alone else way
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))

@@ -22,9 +22,10 @@ Rule = Callable[..., Array]
 """From a function, static arguments, the length of the mapped axis, which arrays have it, in front, and the arrays (None where
 one is left out) to what the mapped function returns."""
 
+CPU, ACCELERATOR = "cpu", "accelerator"
+
 _call_p = core.Primitive("jaxconv_call")
 _LAYERS = 4096
-_CPU, _ACCELERATOR = "cpu", "accelerator"
 
 
 def with_rule(
@@ -48,7 +49,7 @@ def with_rule(
         anywhere, on, mapped = bound(static, tuple(array is not None for array in arrays))
         # No mesh and an empty one are two to JAX, which would trace the function for each.
         with jax.sharding.use_abstract_mesh(jax.sharding.get_abstract_mesh()):
-            jaxpr = jax.make_jaxpr(on(_CPU))(*present)
+            jaxpr = jax.make_jaxpr(on(CPU))(*present)
         return _call_p.bind(*present, call=jaxpr, function=anywhere, on=on, rule=mapped)
 
     # The same functions for the same layer, as JAX traces one function once for all arrays of the same shapes.
@@ -163,8 +164,8 @@ def _run(*arrays: Array, function: Callable, **_: Any) -> Array:
 
 _call_p.def_impl(_run)
 _call_p.def_abstract_eval(lambda *arrays, call, **_: call.out_avals[0])
-mlir.register_lowering(_call_p, partial(_lowered, _CPU), platform=_CPU)
-mlir.register_lowering(_call_p, partial(_lowered, _ACCELERATOR))
+mlir.register_lowering(_call_p, partial(_lowered, CPU), platform=CPU)
+mlir.register_lowering(_call_p, partial(_lowered, ACCELERATOR))
 batching.primitive_batchers[_call_p] = _batched
 ad.primitive_jvps[_call_p] = _differentiated
 ad.primitive_transposes[_call_p] = _transposed

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import cases, report
+from benchmarks import cases, report, runner
 from benchmarks.case import Case
-from benchmarks.contenders import Setting, contender
+from benchmarks.contenders import Contender, Setting, contender
 from benchmarks.drawn import drawn
 from benchmarks.runner import unfolded_bytes
 from benchmarks.timing import in_turn, ratio
@@ -33,14 +33,14 @@ def flat(results) -> list[np.ndarray]:
 def test_contenders_compute_the_same(case, last):
     for quantity in case.quantities:
         setting = Setting(case, quantity, "float32", last)
-        expected = flat(contender("lax", setting).call())  # type: ignore[union-attr]
+        expected = flat(contender("lax", setting).start())  # type: ignore[union-attr]
         assert expected
         for name in ("jaxconv", "torch"):
             other = contender(name, setting)
             if other is None:
                 assert (name, case.kind) == ("torch", "loop")
                 continue
-            results = flat(other.call())
+            results = flat(other.start())
             for mine, theirs in zip(results, expected, strict=True):
                 # torch's images stand channels first, whatever their layout in memory.
                 shown = np.moveaxis(mine, 1, -1) if last and mine.shape != theirs.shape else mine
@@ -52,8 +52,8 @@ def test_a_bare_product_has_the_flops_of_the_layer():
         one, all_three = (
             contender("matmul", Setting(case, quantity, "float32", False)) for quantity in ("weight gradient", "vjp")
         )
-        assert flat(one.call())[0].size == np.prod(case.weight)  # type: ignore[union-attr]
-        assert len(flat(all_three.call())) == 3  # type: ignore[union-attr]
+        assert flat(one.start())[0].size == np.prod(case.weight)  # type: ignore[union-attr]
+        assert len(flat(all_three.start())) == 3  # type: ignore[union-attr]
 
 
 def test_contenders_take_turns_and_slow_ones_are_called_once(monkeypatch):
@@ -123,6 +123,17 @@ def test_the_command(monkeypatch, tmp_path, capsys):
         command.main(["run", "r65"])
     assert command.main(["list"]) == 0
     assert "#13800" in capsys.readouterr().out
+
+
+def test_calls_in_flight_share_a_time(monkeypatch):
+    """And wait once, for all of them; of twice as many samples."""
+    started, waited = [], []
+    Contender(lambda: started.append(1) or len(started), waited.append).call(3)
+    assert waited == [[1, 2, 3]]
+    monkeypatch.setattr(runner, "in_turn", lambda calls, *_: {name: [call() or 6.0] for name, call in calls.items()})
+    (row,) = runner.run(TINY[:1], ["forward"], ["jaxconv"], batch_times=2, in_flight=3)
+    assert (row["seconds"], row["batch"], row["in_flight"]) == ({"jaxconv": [2.0]}, 4, 3)
+    assert row["unfolded"] == 2 * unfolded_bytes(TINY[0], "float32")
 
 
 def test_growth_is_along_one_axis_at_a_time():

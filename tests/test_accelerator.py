@@ -1,0 +1,111 @@
+"""The rule for an accelerator: which engine it names, and that what it names computes eqs. 2 to 4 there.
+
+Where there is none the same functions run on a CPU, in the way that they would be compiled for one.
+"""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+import jaxconv
+from jaxconv import choice
+from jaxconv.convolution import Convolution
+from jaxconv.engines import materialise
+from jaxconv.primitive import ACCELERATOR
+from jaxconv.window import make_window
+
+PARTS = ("output", "input_gradient", "weight_gradient")
+
+
+def layer(input, weight, stride=1, padding=1, last=False, dtype="float64") -> Convolution:
+    rank = len(weight) - 2
+    window = make_window(weight[2:], stride, padding, 1, rank)
+    groups = input[1] // weight[1]
+    return Convolution(window, input[2:], groups, None, jnp.dtype(dtype), dtype, last, platform=ACCELERATOR)
+
+
+@pytest.mark.parametrize(
+    ("input", "weight", "stride", "padding", "expected"),
+    [
+        # Dense: folded along the last axis; a signal is copied, in tiles where U has more than a gigabyte.
+        ((8, 64, 56, 56), (64, 64, 3, 3), 1, 1, ("fold 1", "fold 1", "fold 1")),
+        ((8, 16, 8, 28, 28), (16, 16, 3, 3, 3), 1, 1, ("fold 2", "fold 2", "fold 2")),
+        ((16, 64, 4096), (64, 64, 5), 1, 2, ("materialise", "materialise", "materialise")),
+        ((1024, 64, 4096), (64, 64, 5), 1, 2, ("stream", "stream", "stream")),
+        # Few channels, at a stride and without.
+        ((64, 3, 32, 32), (48, 3, 3, 3), 1, 1, ("materialise", "materialise", "materialise")),
+        ((64, 5, 32, 32), (48, 5, 3, 3), 1, 1, ("fold 1", "fold 1", "fold 1")),
+        ((8, 3, 224, 224), (64, 3, 7, 7), 2, 3, ("materialise", "materialise", "batched")),
+        ((8, 128, 28, 28), (256, 128, 3, 3), 2, 1, ("materialise", "materialise", "materialise")),
+        ((512, 128, 56, 56), (256, 128, 3, 3), 2, 1, ("fold 1", "fold 1", "fold 1")),
+        # One tap: U is the input.
+        ((8, 256, 56, 56), (64, 256, 1, 1), 1, 0, ("batched", "batched", "batched")),
+        ((8, 256, 56, 56), (64, 256, 1, 1), 1, 1, ("fold 1", "fold 1", "fold 1")),
+        # Few pairs of channels a group are added up; of many taps the gradient of a depthwise weight is a product.
+        ((8, 144, 56, 56), (144, 1, 3, 3), 1, 1, ("taps", "taps", "taps")),
+        ((8, 128, 56, 56), (128, 4, 3, 3), 1, 1, ("taps", "taps", "taps")),
+        ((8, 64, 28, 28), (64, 1, 8, 8), 1, 1, ("taps", "taps", "taps")),
+        ((8, 64, 28, 28), (64, 1, 5, 13), 1, 1, ("taps", "taps", "fold 1")),
+        ((8, 128, 56, 56), (160, 4, 3, 3), 1, 1, ("fold 1", "fold 1", "fold 1")),
+    ],
+)
+def test_the_rule(input, weight, stride, padding, expected):
+    convolution, image = layer(input, weight, stride, padding), jax.ShapeDtypeStruct(input, jnp.float32)
+    told = []
+    for part in PARTS:
+        engine, chosen = choice.chosen(convolution, part, weight, image)  # type: ignore[arg-type]
+        name = engine.__name__.rpartition(".")[2]
+        told.append(f"{name} {chosen.unfolded}" if name == "fold" else name)
+        assert (chosen.parts, chosen.calls, chosen.tile) == (1, False, 2**30)
+    assert tuple(told) == expected
+
+
+SMALL = {
+    "dense": ((2, 6, 7, 8), (6, 6, 3, 3), 1, 1),
+    "signal": ((2, 6, 17), (5, 6, 4), 1, 2),
+    "few channels": ((2, 3, 9, 7), (5, 3, 3, 3), 1, 1),
+    "first layer": ((2, 3, 11, 9), (6, 3, 5, 5), 2, 2),
+    "strided": ((2, 6, 9, 8), (8, 6, 3, 3), 2, 1),
+    "one tap": ((2, 6, 5, 4), (3, 6, 1, 1), 1, 0),
+    "depthwise": ((2, 6, 9, 8), (6, 1, 3, 3), 1, 1),
+    "depthwise, strided": ((2, 6, 9, 8), (12, 1, 3, 2), 2, 1),
+    "wide": ((1, 4, 11, 12), (4, 1, 7, 11), 1, 5),
+    "grouped": ((2, 8, 7, 6), (8, 4, 3, 3), 1, 1),
+    "grouped signal": ((3, 8, 21), (8, 2, 9), 1, 4),
+}
+
+
+@pytest.mark.parametrize("tile", [2**30, 2**10], ids=["one tile", "tiles"])
+@pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
+@pytest.mark.parametrize("name", SMALL)
+def test_what_the_rule_names_is_the_seed(name, last, tile):
+    input, weight, stride, padding = SMALL[name]
+    convolution = layer(input, weight, stride, padding, last)
+    random = np.random.default_rng(0)
+    x, w = (jnp.asarray(random.integers(-4, 5, shape), jnp.float64) for shape in (input, weight))
+    x = convolution.as_given(x)
+    g = jnp.asarray(random.integers(-4, 5, convolution.shape(input[0], convolution.out_spatial, weight[0])), x.dtype)
+    arrays = {"output": (x, w), "input_gradient": (w, g), "weight_gradient": (x, g)}
+    for part in PARTS:
+        engine, own = choice.chosen(convolution, part, weight, x)
+        result = jax.jit(partial(getattr(engine, part), replace(own, tile=tile)))(*arrays[part])
+        np.testing.assert_array_equal(result, getattr(materialise, part)(convolution, *arrays[part]), part)
+
+
+def test_gradients_for_every_sample_are_one_product():
+    """On a CPU they are made in parts, which fit into its cache."""
+
+    def each(x, w):
+        return jax.vmap(jax.grad(lambda w, x: (jaxconv.conv(x, w, padding=1) ** 2).sum()), (None, 0))(w, x)
+
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((64, 32, 28, 28), (32, 32, 3, 3))]
+    loops = {
+        platform: export.export(jax.jit(each), platforms=[platform])(*shapes).mlir_module().count("stablehlo.while")
+        for platform in ("cpu", "cuda")
+    }
+    assert loops["cpu"] > loops["cuda"] == 0
