@@ -17,6 +17,7 @@ _LONG_RUN = 64
 _FAIR_TILE = 3 * 2**20
 _LARGE_TILE = _CPU_TILE // 2
 _FOLD_TILE = 6 * 2**20
+_WHOLE_IMAGE = 15 * 2**20
 
 
 def parts_and_tile(
@@ -49,8 +50,15 @@ def parts_and_tile(
     if sample * batch <= tile:
         return 1, tile
     most = room // sample
+    least = max(4, most // 8)
+    if u > SMALL_U and _has_whole_images(convolution, name):
+        # With its images, which are cut out of the batch, and a copy of the weight, less than a quarter of U.
+        fits = 2 * u // 9 - image.dtype.itemsize * math.prod(weight)
+        whole = size * _cells_of_whole(convolution, part, weight, sample // size)
+        least, most = 1, max(min(_FOLD_TILE, fits) // whole, int(whole <= min(_WHOLE_IMAGE, fits)))
+        room = max(room, most * sample)
     devices = DEVICES if convolution.spread else 1
-    count = number_of_parts(batch, max(4, most // 8), most, devices)
+    count = number_of_parts(batch, least, most, devices)
     return count, tile if count == 1 else 2 * room
 
 
@@ -101,11 +109,26 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
     return min(wanted, max(u // 36, room) if 8 * copy <= u else u // 12)
 
 
+def _cells_of_whole(convolution: Convolution, part: str, weight: tuple[int, ...], multiplied: int) -> int:
+    """Entries at a time of a sample that is cut out of the batch: its input, what is `multiplied`, and a cotangent, moved before
+    that."""
+    given = convolution.groups * weight[1] * math.prod(convolution.spatial)
+    cotangent = 0 if part == "output" else weight[0] * math.prod(convolution.out_spatial)
+    return given + max(2 * cotangent, cotangent + multiplied)
+
+
+def _has_whole_images(convolution: Convolution, name: str) -> bool:
+    """Whether whole images of some samples are copied faster than some rows of all: signals, and images at a stride."""
+    copied = convolution.window.rank == 1 or max(convolution.window.stride) > 1
+    return copied and name in ("fold", "stream") and not convolution.channels_last
+
+
 def _fair_tile(convolution: Convolution, name: str, part: str, u: int) -> int:
     """Bytes of a tile of a large U: what stays in the cache and is large enough to multiply."""
     if name == "fold" and convolution.unfolded == 0 and part != "weight_gradient":
         # The rows that two tiles share are multiplied twice.
         return min(_CPU_TILE, u // 12)
-    if name == "fold" and not convolution.channels_last:
+    strided = part == "weight_gradient" and convolution.window.rank > 1 and max(convolution.window.stride) > 1
+    if (name == "fold" or (name == "stream" and strided)) and not convolution.channels_last:
         return min(_FOLD_TILE, max(u // 9, min(_LARGE_TILE, u // 6)))
     return min(_LARGE_TILE, max(u // 18, min(_FAIR_TILE, u // 12)))

@@ -47,6 +47,7 @@ from jaxconv.budget import ACCELERATOR_TILE, SMALL_U, parts_and_tile
 from jaxconv.convolution import Convolution
 from jaxconv.counts import (
     cells_moved,
+    channels_of,
     cheapest_at_stride,
     fewest_moved,
     folds_twice_as_much,
@@ -117,6 +118,9 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
     if _is_dense_at_stride(convolution):
         if part == "output" and unfolded == window.rank:
             unfolded = cheapest_at_stride(convolution, weight)
+        many = weight[1] >= _FEW_COPIES and window.taps >= 2 * math.prod(window.stride)
+        if part == "weight_gradient" and unfolded == window.rank > 1 and many:
+            return "stream", 0
         if unfolded < window.rank or _has_strided_rows(convolution):
             return "fold", unfolded
     moves_back = convolution.channels_last or window.taps == 1
@@ -126,7 +130,7 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
         if 6 * written[0] <= 5 * written[1]:
             return "fold", unfolded
     elif unfolded < window.rank or _has_long_rows(convolution, part, weight):
-        return "fold", 1 if not fits and _copies_signal(convolution, part) else unfolded
+        return "fold", 1 if not fits and _copies_signal(convolution, part, weight) else unfolded
     small = few and fits and convolution.groups == 1 and part == "weight_gradient"
     return "materialise" if small else "stream", 0
 
@@ -276,11 +280,13 @@ def _is_spread(convolution: Convolution, weight: tuple[int, ...]) -> bool:
     return many and folds_twice_as_much(convolution, weight)
 
 
-def _copies_signal(convolution: Convolution, part: str) -> bool:
+def _copies_signal(convolution: Convolution, part: str, weight: tuple[int, ...]) -> bool:
     """Whether a signal of a large U is copied for each of at most eight taps, though products would be fewer: to add these up
-    takes longer, on one core (measured on drawn layers: up to half as long again; of 9 and 16 taps copies take longer)."""
-    few = convolution.window.rank == 1 and convolution.window.taps <= _FEW_COPIES
-    return few and _is_plain(convolution) and part != "weight_gradient"
+    takes longer, on one core (measured on drawn layers: up to half as long again); of at most 16, which are joined twice, where
+    more than a third as many channels come out."""
+    taps, (given, other) = convolution.window.taps, channels_of(convolution, part, weight)
+    few = taps <= _FEW_COPIES or (taps <= 2 * _FEW_COPIES and 3 * other > given)
+    return few and convolution.window.rank == 1 and _is_plain(convolution) and part != "weight_gradient"
 
 
 def _has_strided_rows(convolution: Convolution) -> bool:

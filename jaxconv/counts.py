@@ -9,6 +9,7 @@ from jaxconv.window import Window
 
 _ROWS_A_COPY = 64
 _ADDED = 1.5
+_WHOLE = 6 / 7
 
 
 def unfolded_cells(convolution: Convolution, weight: tuple[int, ...], batch: int) -> int:
@@ -54,7 +55,10 @@ def cheapest_at_stride(convolution: Convolution, weight: tuple[int, ...]) -> int
     def cost(unfolded: int) -> float:
         kernel, cells = window.kernel, math.prod(window.stride[unfolded:])
         added = _ADDED * other * math.prod(kernel[unfolded:]) if unfolded < window.rank else other
-        return cells * (given * math.prod(kernel[:unfolded]) + added + other * given * window.taps / _ROWS_A_COPY)
+        whole = _WHOLE if unfolded == window.rank else 1
+        return (
+            whole * cells * (given * math.prod(kernel[:unfolded]) + added + other * given * window.taps / _ROWS_A_COPY)
+        )
 
     return min(range(window.rank + 1), key=cost)
 

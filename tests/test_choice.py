@@ -18,9 +18,9 @@ RULE = [
     ((64, 64, 3, 3), 1, 1, ("fold 1", "fold 1", "fold 1")),
     ((256, 64, 3, 3), 1, 1, ("fold 1", "fold 1", "fold 1")),
     ((64, 3, 7, 7), 2, 1, ("stream", "fold 0", "stream")),
-    ((256, 128, 3, 3), 2, 1, ("fold 2", "fold 0", "fold 2")),
+    ((256, 128, 3, 3), 2, 1, ("fold 2", "fold 0", "stream")),
     ((256, 128, 3, 3), (2, 1), 1, ("fold 1", "fold 0", "fold 1")),
-    ((256, 128, 3, 3), (1, 2), 1, ("fold 2", "fold 0", "fold 2")),
+    ((256, 128, 3, 3), (1, 2), 1, ("fold 2", "fold 0", "stream")),
     ((16, 256, 3, 3), 1, 1, ("fold 0", "stream", "fold 0")),
     ((48, 3, 3, 3), 1, 1, ("stream", "fold 0", "stream")),
     ((32, 16, 3, 3, 3), 1, 1, ("fold 2", "fold 1", "fold 2")),
@@ -55,15 +55,15 @@ RULE = [
     ((96, 32, 9), 1, 1, ("stream", "fold 0", "stream")),
     ((4, 128, 25), 3, 1, ("fold 0", "stream", "fold 1")),
     ((3, 128, 5, 5), 2, 1, ("fold 0", "stream", "stream")),
-    ((24, 128, 5, 5), 2, 1, ("fold 1", "fold 0", "stream")),
+    ((24, 128, 5, 5), 2, 1, ("stream", "fold 0", "stream")),
     ((64, 128, 5, 5), 2, 1, ("stream", "fold 0", "stream")),
     ((6, 128, 5, 5), 2, 1, ("fold 1", "stream", "stream")),
     ((7, 128, 5, 5), 2, 1, ("fold 1", "fold 0", "stream")),
-    ((29, 128, 5, 5), 2, 1, ("fold 1", "fold 0", "stream")),
+    ((29, 128, 5, 5), 2, 1, ("stream", "fold 0", "stream")),
     ((31, 128, 5, 5), 2, 1, ("stream", "fold 0", "stream")),
     ((2, 64, 5, 5), 2, 1, ("fold 0", "stream", "stream")),
     ((2, 63, 5, 5), 2, 1, ("fold 0", "fold 0", "stream")),
-    ((64, 128, 4, 4), 2, 1, ("fold 2", "fold 0", "fold 2")),
+    ((64, 128, 4, 4), 2, 1, ("fold 2", "fold 0", "stream")),
     ((24, 128, 5, 5), 2, 2, ("stream", "fold 0", "stream")),
     ((64, 128, 3, 3, 3), 2, 1, ("stream", "fold 0", "stream")),
     ((64, 128, 8, 8), 3, 1, ("stream", "fold 0", "stream")),
@@ -210,14 +210,40 @@ def test_the_rule(batch, weight, stride, groups, expected, last):
 )
 def test_the_rule_for_a_small_u(input, weight, stride, expected):
     """Every threshold from both sides."""
-    rank = len(weight) - 2
-    window = make_window(weight[2:], stride, 0 if stride > 1 else 1 if max(weight[2:]) == 3 else 4, 1, rank)
+    padding = 0 if stride > 1 else 1 if max(weight[2:]) == 3 else 4
+    assert named(input, weight, make_window(weight[2:], stride, padding, 1, len(weight) - 2)) == expected
+
+
+def named(input, weight, window) -> tuple[str, ...]:
+    """What the rule names for each part of a dense layer."""
     convolution = Convolution(window, input[2:], 1, None, jnp.float32, jnp.dtype("float32"))
     told = []
     for part in ("output", "input_gradient", "weight_gradient"):
         name, unfolded = choice.rule(convolution, part, weight, input[0])
         told.append(f"{name} {unfolded}" if name in ("fold", "phases") else name)
-    assert tuple(told) == expected
+    return tuple(told)
+
+
+@pytest.mark.parametrize(
+    ("input", "weight", "stride", "expected"),
+    [
+        # A signal of 9 to 16 taps is copied where more than a third as many channels come out.
+        ((16, 48, 3000), (17, 48, 16), 1, ("fold 1", "fold 1", "fold 0")),
+        ((16, 48, 3000), (16, 48, 16), 1, ("fold 0", "fold 1", "fold 0")),
+        ((16, 48, 3000), (17, 48, 17), 1, ("fold 0", "fold 1", "fold 0")),
+        ((16, 48, 3000), (143, 48, 16), 1, ("fold 1", "fold 1", "fold 1")),
+        ((16, 48, 3000), (144, 48, 16), 1, ("stream", "fold 0", "stream")),
+        # All that an image's taps see is copied where that is no more than a sixth dearer than to fold an axis.
+        ((32, 16, 56, 56), (14, 16, 7, 7), 2, ("fold 2", "fold 0", "stream")),
+        ((32, 16, 56, 56), (13, 16, 7, 7), 2, ("fold 1", "fold 0", "stream")),
+        # A weight gradient at a stride, of eight channels in and twice as many taps as cells a position.
+        ((64, 8, 112, 112), (16, 8, 3, 3), 2, ("fold 2", "fold 0", "stream")),
+        ((64, 7, 112, 112), (16, 7, 3, 3), 2, ("fold 2", "fold 0", "fold 2")),
+        ((64, 8, 112, 112), (16, 8, 3, 3), (2, 3), ("fold 2", "fold 0", "fold 2")),
+    ],
+)
+def test_the_rule_for_a_large_u(input, weight, stride, expected):
+    assert named(input, weight, make_window(weight[2:], stride, 0, 1, len(weight) - 2)) == expected
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [("bfloat16", "taps"), ("float32", "fold"), ("float64", "fold")])
