@@ -12,8 +12,9 @@
 | others at a stride, channels first, where U has at most 16 MB (`_of_small_strided`) | `fold`, mostly | U whole, in few copies |
 | others, stride 1, one group, channels first, U at most 16 MB (`_of_small_plain`) | `fold`, mostly | U whole, in few copies |
 | one tap, stride 1, no padding (`_lies_as_u`) | `batched` | nothing is moved |
-| a signal of at most eight taps, U more than 16 MB, channels first (`_copies_signal`) | `fold`, unfolded | both cores copy |
+| a signal of at most 8 or 16 taps, U more than 16 MB, channels first (`_copies_signal`) | `fold`, unfolded | both cores copy |
 | no more is moved when only the first axes are unfolded, and the others, of stride 1, folded | `fold` | K1 + K2 for K1 K2 |
+| dense weight gradient of images at a stride, channels first, 8 channels in | `stream` | a product of whole images |
 | dense signals and images at a stride, channels first: few channels out (`cheapest_at_stride`) | `fold` | fewer copies |
 | others of these, but for short rows (`_has_strided_rows`) | `fold`, all axes unfolded | rows are copied |
 | long rows of few channels (`_has_long_rows`), channels first | `fold`, all axes unfolded | rows are copied |
