@@ -105,8 +105,8 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
         # They are a copy of the image, which is so much of U.
         room = (u // 4 - u // convolution.of_phases.window.taps) // 2 - copy
     elif name == "fold" and not convolution.channels_last:
-        # A tile is all that it takes beside them, where others are copied once more.
-        room = 2 * u // 9 - 3 * copy
+        # A tile is all that it takes beside them, where others are copied once more; at a stride images are, too.
+        room = 2 * u // 9 - (3 if max(window.stride) > 1 else 1) * copy
     else:
         room = u // (18 if name == "taps" else 9) - copy
     return min(wanted, max(u // 36, room) if 8 * copy <= u else u // 12)

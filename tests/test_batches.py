@@ -109,3 +109,13 @@ def test_parts_of_a_batch_on_several_devices_have_some_of_each(spread, parts):
     convolution = Convolution(window, (640,), 1, None, jnp.float32, jnp.dtype("float32"), spread=spread)
     image = jax.ShapeDtypeStruct((854, 1, 640), jnp.float32)
     assert choice.chosen(convolution, "output", (32, 1, 80), image)[1].parts == parts  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("stride", "size", "channels", "megabytes"), [(1, 40, 320, 3.44), (2, 81, 160, 2.35)])
+def test_a_tile_leaves_room_for_copies_of_the_weight(stride, size, channels, megabytes):
+    """Two ninths of U, here 6.25 and 6.57 MB, less one copy of 2.81 MB, and at a stride three of 1.41 MB."""
+    window = make_window((3, 3), stride, 1, 1, 2)
+    convolution = Convolution(window, (size, size), 1, None, jnp.float32, jnp.dtype("float32"))
+    image = jax.ShapeDtypeStruct((2, 256, size, size), jnp.float32)
+    _, chosen = choice.chosen(convolution, "input_gradient", (channels, 256, 3, 3), image)  # type: ignore[arg-type]
+    assert chosen.tile / 2**20 == pytest.approx(megabytes, rel=0.02)
