@@ -22,7 +22,8 @@
 | everything else | `stream` | U in tiles, one large product each |
 
 That is for a CPU, whose tiles fit into its cache, and which takes many small samples in parts of one tile each
-(`jaxconv/budget.py`). For an accelerator, where copies cost most and the cache holds none of them (`on_accelerator`):
+(`jaxconv/budget.py`). For an accelerator, where copies cost most and the cache holds none of them
+(`rule_on_accelerator`):
 
 | what is asked for | engine | why |
 | --- | --- | --- |
@@ -57,7 +58,9 @@ from jaxconv.counts import (
     unfolded_bytes,
     unfolded_cells,
 )
-from jaxconv.engines import batched
+from jaxconv.engines import batched, taps
+from jaxconv.tiles import is_joined
+from jaxconv.window import Window
 
 ENGINES = ("auto", *engines.NAMES)
 
@@ -78,6 +81,7 @@ _MANY_STRIDED = 15
 _MANY_CHANNELS = 64
 _TAPS_A_PHASE = 8
 _FEW_COPIES = 8
+_LONG_RUN = 8
 # Output and gradients of a U of more than this take more than 32 MB together, with the copies that U is made of. XLA would keep
 # the temporaries of all at the same time, and the allocator of Linux maps so much memory anew at every call, which takes longer
 # than a small convolution.
@@ -113,13 +117,12 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
         return _of_small_strided(convolution, part, weight)
     if fits and not few and convolution.mapped == 1 and _is_plain(convolution) and not convolution.has_half:
         return _of_small_plain(convolution, part, weight, batch, unfolded)
-    plain = window.taps == max(window.stride) == 1 and not any(map(any, window.padding))
-    if plain and _lies_as_u(convolution, part, weight, fits):
+    if _is_input(window) and _lies_as_u(convolution, part, weight, fits):
         return "batched", 0
     if _is_dense_at_stride(convolution):
         if part == "output" and unfolded == window.rank:
             unfolded = cheapest_at_stride(convolution, weight)
-        many = weight[1] >= _FEW_COPIES and window.taps >= 2 * math.prod(window.stride)
+        many = weight[1] >= _LONG_RUN and window.taps >= 2 * math.prod(window.stride)
         if part == "weight_gradient" and unfolded == window.rank > 1 and many:
             return "stream", 0
         if unfolded < window.rank or _has_strided_rows(convolution):
@@ -259,6 +262,11 @@ def _is_small_sample(convolution: Convolution, part: str, weight: tuple[int, ...
     return each and plain and math.prod(weight[1:]) <= cells_moved(convolution, part, weight, unfolded)
 
 
+def _is_input(window: Window) -> bool:
+    """Whether U has the entries of the input, and no others: of one tap, without stride and padding."""
+    return window.taps == max(window.stride) == 1 and not any(map(any, window.padding))
+
+
 def _lies_as_u(convolution: Convolution, part: str, weight: tuple[int, ...], fits: bool) -> bool:
     """Whether an image is to be multiplied as it is: with channels last of one group, but for the weight gradient of more than 16
     MB, for which XLA would move all positions; with channels first where it has four times as many positions as channels."""
@@ -285,8 +293,8 @@ def _copies_signal(convolution: Convolution, part: str, weight: tuple[int, ...])
     """Whether a signal of a large U is copied for each of at most eight taps, though products would be fewer: to add these up
     takes longer, on one core (measured on drawn layers: up to half as long again); of at most 16, which are joined twice, where
     more than a third as many channels come out."""
-    taps, (given, other) = convolution.window.taps, channels_of(convolution, part, weight)
-    few = taps <= _FEW_COPIES or (taps <= 2 * _FEW_COPIES and 3 * other > given)
+    count, (given, other) = convolution.window.taps, channels_of(convolution, part, weight)
+    few = count <= _FEW_COPIES or (is_joined(count) and 3 * other > given)
     return few and convolution.window.rank == 1 and _is_plain(convolution) and part != "weight_gradient"
 
 
@@ -322,15 +330,15 @@ def _has_long_rows(convolution: Convolution, part: str, weight: tuple[int, ...])
     return 8 * channels * window.stride[-1] <= row
 
 
-def on_accelerator(convolution: Convolution, part: str, weight: tuple[int, ...], fits: bool) -> tuple[str, int]:
+def rule_on_accelerator(convolution: Convolution, part: str, weight: tuple[int, ...], fits: bool) -> tuple[str, int]:
     """The same for an accelerator; `fits` tells whether U is no more than a tile there."""
     window, pairs = convolution.window, weight[0] * weight[1] // convolution.groups
     if convolution.groups > 1 and pairs <= _FEW_PRODUCTS:
-        if part != "weight_gradient" or weight[1] * window.taps <= _MANY_TAPS:
+        if part != "weight_gradient" or weight[1] * window.taps <= taps.MOST_APART:
             return "taps", 0
         if pairs == 1:
             return "fold", fewest_moved(convolution, part, weight, window.rank)
-    if window.taps == max(window.stride) == convolution.groups == 1 and not any(map(any, window.padding)):
+    if _is_input(window) and convolution.groups == 1:
         return "batched", 0
     strided, few = max(window.stride) > 1, convolution.groups == 1 and min(weight[:2]) <= _FEW_SUMMED
     if strided and few and part == "weight_gradient" and batched.has_few_taps(window):
@@ -349,7 +357,7 @@ def chosen(convolution: Convolution, part: str, weight: tuple[int, ...], image: 
         if name == "phases" and convolution.has_phases:
             unfolded = fewest_moved(*of_phases(convolution, part, weight), convolution.window.rank)
     elif convolution.on_accelerator:
-        name, unfolded = on_accelerator(convolution, part, weight, u <= ACCELERATOR_TILE)
+        name, unfolded = rule_on_accelerator(convolution, part, weight, u <= ACCELERATOR_TILE)
     else:
         name, unfolded = rule(convolution, part, weight, samples(convolution, image))
     engine = importlib.import_module(f"jaxconv.engines.{name if image.size else 'materialise'}")

@@ -53,12 +53,11 @@ def cheapest_at_stride(convolution: Convolution, weight: tuple[int, ...]) -> int
     window, (given, other) = convolution.window, channels_of(convolution, "output", weight)
 
     def cost(unfolded: int) -> float:
+        if unfolded == window.rank:
+            return _WHOLE * _cost_of_u(window, given, other)
         kernel, cells = window.kernel, math.prod(window.stride[unfolded:])
-        added = _ADDED * other * math.prod(kernel[unfolded:]) if unfolded < window.rank else other
-        whole = _WHOLE if unfolded == window.rank else 1
-        return (
-            whole * cells * (given * math.prod(kernel[:unfolded]) + added + other * given * window.taps / _ROWS_A_COPY)
-        )
+        moved = given * math.prod(kernel[:unfolded]) + _ADDED * other * math.prod(kernel[unfolded:])
+        return cells * (moved + other * given * window.taps / _ROWS_A_COPY)
 
     return min(range(window.rank + 1), key=cost)
 
@@ -67,8 +66,13 @@ def folds_twice_as_much(convolution: Convolution, weight: tuple[int, ...]) -> bo
     """Whether the products for all taps of an input gradient at a stride cost twice what its U and product do when the cotangent
     is spread with zeros, counted as in `cheapest_at_stride`."""
     window, (given, other) = convolution.window, channels_of(convolution, "input_gradient", weight)
-    row = given * window.taps + other + given * other * window.taps / _ROWS_A_COPY
-    return 2 * math.prod(window.stride) * row <= _ADDED * other * window.taps
+    u = _cost_of_u(window, given, other)
+    return 2 * math.prod(window.stride) * u <= _ADDED * other * window.taps
+
+
+def _cost_of_u(window: Window, given: int, other: int) -> float:
+    """What U, its product and what comes out cost a position, in cells that are copied."""
+    return given * window.taps + other + given * other * window.taps / _ROWS_A_COPY
 
 
 def channels_of(convolution: Convolution, part: str, weight: tuple[int, ...]) -> tuple[int, int]:

@@ -12,14 +12,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from jaxconv.batches import DEVICES, image_by_parts, mapped_by_parts, number_of_parts, sum_by_parts
 from jaxconv.budget import ACCELERATOR_TILE
 from jaxconv.choice import chosen
 from jaxconv.convolution import Convolution
 from jaxconv.counts import unfolded_bytes
-from jaxconv.platforms import by_platform, on_cpu
+from jaxconv.platforms import on_cpu
 from jaxconv.primitive import ACCELERATOR, CPU, each_by_itself, one_batch, with_rule
 
 # Bytes of images and U that are taken at a time for a gradient for every sample (measured: of twice as many, larger samples take
@@ -39,19 +39,20 @@ def _spread(function: Any) -> Any:
 def _chosen_for(
     convolution: Convolution, part: str, weight: tuple[int, ...], image: Array, by_parts: Any, *given: Array | None
 ) -> Array:
-    """`part`, by the engine that is chosen for it on the platform that this is compiled for."""
+    """`part`, by the engine that is chosen for it on the platform that this is compiled for. Where that is not known, in a
+    derivative of a derivative, what is little for a CPU is done in one way on all."""
     arrays = [array for array in given if array is not None]
 
-    def way(platform: str) -> Callable[..., Array]:
+    def way(platform: str) -> tuple[Callable[..., Array], bool]:
         engine, own = chosen(replace(convolution, platform=platform), part, weight, image)
         function = by_parts(getattr(engine, part))
         little = platform == ACCELERATOR or _is_one_tile(own, arrays)
-        return partial(function, own) if little else on_cpu(own, engine, function, *arrays)
+        return partial(function, own) if little else on_cpu(own, engine, function, *arrays), little
 
-    if convolution.platform is None and _is_one_tile(chosen(convolution, part, weight, image)[1], arrays):
-        # In a derivative of a derivative: too little to be done in two ways.
-        return way(CPU)(*arrays)
-    return by_platform(convolution, way, *arrays)
+    function, little = way(convolution.platform or CPU)
+    if convolution.platform or little:
+        return function(*arrays)
+    return lax.platform_dependent(*arrays, cpu=function, default=way(ACCELERATOR)[0])
 
 
 def _is_one_tile(convolution: Convolution, arrays: Sequence[Array]) -> bool:

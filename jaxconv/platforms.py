@@ -1,4 +1,4 @@
-"""How a function of an engine runs on the platform that it is compiled for, which need not be the process's own."""
+"""How a function of an engine runs on a CPU, where it is compiled for one, which need not be the process's own platform."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,14 +10,6 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
-from jaxconv.primitive import ACCELERATOR, CPU
-
-
-def by_platform(convolution: Convolution, way: Callable[[str], Callable[..., Array]], *arrays: Array) -> Array:
-    """`way` of the platform that this is compiled for, "cpu" or "accelerator", of the arrays."""
-    if convolution.platform:
-        return way(convolution.platform)(*arrays)
-    return lax.platform_dependent(*arrays, cpu=way(CPU), default=way(ACCELERATOR))
 
 
 def on_cpu(

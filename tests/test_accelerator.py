@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from choices import PARTS, chosen, named
 from jax import export
 
 import jaxconv
@@ -18,8 +19,6 @@ from jaxconv.convolution import Convolution
 from jaxconv.engines import materialise
 from jaxconv.primitive import ACCELERATOR
 from jaxconv.window import make_window
-
-PARTS = ("output", "input_gradient", "weight_gradient")
 
 
 def layer(input, weight, stride=1, padding=1, last=False, dtype="float64") -> Convolution:
@@ -55,14 +54,10 @@ def layer(input, weight, stride=1, padding=1, last=False, dtype="float64") -> Co
     ],
 )
 def test_the_rule(input, weight, stride, padding, expected):
-    convolution, image = layer(input, weight, stride, padding), jax.ShapeDtypeStruct(input, jnp.float32)
-    told = []
-    for part in PARTS:
-        engine, chosen = choice.chosen(convolution, part, weight, image)  # type: ignore[arg-type]
-        name = engine.__name__.rpartition(".")[2]
-        told.append(f"{name} {chosen.unfolded}" if name == "fold" else name)
-        assert (chosen.parts, chosen.calls, chosen.tile) == (1, False, 2**30)
-    assert tuple(told) == expected
+    convolution = layer(input, weight, stride, padding)
+    assert named(convolution, weight, input[0]) == expected
+    for _, own in chosen(convolution, weight, input[0]):
+        assert (own.parts, own.calls, own.tile) == (1, False, 2**30)
 
 
 SMALL = {

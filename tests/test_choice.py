@@ -5,6 +5,7 @@ import importlib
 import jax
 import jax.numpy as jnp
 import pytest
+from choices import named
 from jaxprs import equations
 
 import jaxconv
@@ -155,14 +156,7 @@ def test_signals_of_few_channels(weight, expected):
 def test_the_rule(batch, weight, stride, groups, expected, last):
     window = make_window(weight[2:], stride, 0, 1, len(weight) - 2)
     convolution = Convolution(window, (32,) * window.rank, groups, None, jnp.float32, jnp.float32, last)
-    image = jnp.zeros((batch, 1))  # of which its batch alone is looked at
-    told = []
-    for part in ("output", "input_gradient", "weight_gradient"):
-        module, chosen = choice.chosen(convolution, part, weight, image)
-        name = module.__name__.rpartition(".")[2]
-        name += f" {chosen.unfolded}" if name in ("fold", "phases") else ""
-        told.append(f"{name} moved" if chosen.channels_moved else name)
-    assert tuple(told) == expected
+    assert named(convolution, weight, batch) == expected
 
 
 @pytest.mark.parametrize(
@@ -211,17 +205,9 @@ def test_the_rule(batch, weight, stride, groups, expected, last):
 def test_the_rule_for_a_small_u(input, weight, stride, expected):
     """Every threshold from both sides."""
     padding = 0 if stride > 1 else 1 if max(weight[2:]) == 3 else 4
-    assert named(input, weight, make_window(weight[2:], stride, padding, 1, len(weight) - 2)) == expected
-
-
-def named(input, weight, window) -> tuple[str, ...]:
-    """What the rule names for each part of a dense layer."""
+    window = make_window(weight[2:], stride, padding, 1, len(weight) - 2)
     convolution = Convolution(window, input[2:], 1, None, jnp.float32, jnp.dtype("float32"))
-    told = []
-    for part in ("output", "input_gradient", "weight_gradient"):
-        name, unfolded = choice.rule(convolution, part, weight, input[0])
-        told.append(f"{name} {unfolded}" if name in ("fold", "phases") else name)
-    return tuple(told)
+    assert named(convolution, weight, input[0]) == expected
 
 
 @pytest.mark.parametrize(
@@ -243,7 +229,9 @@ def named(input, weight, window) -> tuple[str, ...]:
     ],
 )
 def test_the_rule_for_a_large_u(input, weight, stride, expected):
-    assert named(input, weight, make_window(weight[2:], stride, 0, 1, len(weight) - 2)) == expected
+    window = make_window(weight[2:], stride, 0, 1, len(weight) - 2)
+    convolution = Convolution(window, input[2:], 1, None, jnp.float32, jnp.dtype("float32"))
+    assert named(convolution, weight, input[0]) == expected
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [("bfloat16", "taps"), ("float32", "fold"), ("float64", "fold")])

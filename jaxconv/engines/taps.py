@@ -35,6 +35,8 @@ from jaxconv.tiles import (
 from jaxconv.window import Cells, Place, Taps, backward_taps, forward_taps
 
 IN_TILES = True
+# Sums that an accelerator makes one by one for a weight gradient; the rule sends it no more.
+MOST_APART = 64
 
 Sums = Callable[[Convolution, Array, Array, tuple[int, ...]], Array]
 """From a convolution, an image with its zeros, a weight (g, results, channels, *k) and so many positions to an image of sums."""
@@ -94,7 +96,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     inner, outer = (convolution.sizes(image)[2] // groups for image in (input, cotangent))
     taps = [forward_taps(window, axis) for axis in range(window.rank)]
     terms = inner * window.taps
-    if convolution.on_accelerator and terms <= _TERMS:
+    if convolution.on_accelerator and terms <= MOST_APART:
         return _apart(convolution, input, cotangent)
     row = cotangent.size // convolution.out_spatial[0]
     if window.rank == 1:
