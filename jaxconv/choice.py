@@ -128,7 +128,7 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
         if unfolded < window.rank or _has_strided_rows(convolution):
             return "fold", unfolded
     moves_back = convolution.channels_last or window.taps == 1
-    if moves_back and part == "weight_gradient" and 1 < window.rank > unfolded:
+    if moves_back and part == "weight_gradient" and unfolded < window.rank > (0 if convolution.channels_last else 1):
         # The cotangent's copies have short rows: they must be fewer by a sixth (measured: layers of 1x3x3 and 3x3 taps).
         written = [cells_moved(convolution, part, weight, axes) for axes in (unfolded, window.rank)]
         if 6 * written[0] <= 5 * written[1]:
@@ -276,8 +276,8 @@ def _lies_as_u(convolution: Convolution, part: str, weight: tuple[int, ...], fit
 
 
 def _is_dense_at_stride(convolution: Convolution) -> bool:
-    """Whether a signal or an image of one group, channels first, not of 16-bit numbers, is convolved at a stride."""
-    dense = convolution.groups == 1 and not convolution.channels_last and not convolution.has_half
+    """Whether a signal or an image of one group, not of 16-bit numbers, is convolved at a stride."""
+    dense = convolution.groups == 1 and not convolution.has_half
     return dense and convolution.window.rank <= 2 and max(convolution.window.stride) > 1
 
 
@@ -299,8 +299,10 @@ def _copies_signal(convolution: Convolution, part: str, weight: tuple[int, ...])
 
 
 def _has_strided_rows(convolution: Convolution) -> bool:
-    """Whether all that the taps of such a layer see is to be copied along its rows: of an image of 15 rows at least (measured on
-    drawn layers: up to three times as fast; of fewer rows up to a fifth slower)."""
+    """Whether all that the taps of such a layer see is to be copied along its rows: channels first, of an image of 15 rows at
+    least (measured on drawn layers: up to three times as fast; of fewer rows up to a fifth slower)."""
+    if convolution.channels_last:
+        return False
     return convolution.window.rank == 1 or convolution.out_spatial[0] >= _MANY_STRIDED
 
 

@@ -53,19 +53,18 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     u, g = _unfold(convolution, input.astype(cotangent.dtype)), _by_group(convolution, cotangent)
     if convolution.channels_last:
         terms = tuple(range(u.ndim - 1))
-        blocks = lax.dot_general(g, u, ((terms, terms), ((), ())), **convolution.dot)
+        exchanged = convolution.exchanges(g.shape[-1], u.shape[-1])
+        blocks = lax.dot_general(*((u, g) if exchanged else (g, u)), ((terms, terms), ((), ())), **convolution.dot)
     else:
         # XLA would move the positions of several axes, though they lie as those of one.
         u, g = (factor.reshape(*factor.shape[: 2 + len(convolution.lead)], -1) for factor in (u, g))
         batch, columns = tuple(range(u.ndim - 2)), u.ndim - 1
-        swapped = _better_right(g.shape[-2], u.shape[-2])
-        factors = (u, g) if swapped else (g, u)
+        exchanged = _better_right(g.shape[-2], u.shape[-2])
+        factors = (u, g) if exchanged else (g, u)
         blocks = lax.dot_general(*factors, (((columns,), (columns,)), (batch, batch)), **convolution.dot).sum(axis=0)
-        # Behind a barrier, as XLA would exchange the factors where there is nothing to sum.
-        blocks = jnp.swapaxes(lax.optimization_barrier(blocks), -1, -2) if swapped else blocks
-    # (g, q, *k, c) to (g and q, c, *k).
-    blocks = blocks.reshape(-1, *convolution.window.kernel, convolution.sizes(input)[2] // convolution.groups)
-    return convolution.weight_of(blocks).astype(convolution.result)
+    # Behind a barrier, as XLA would exchange the factors where there is nothing to sum.
+    blocks = lax.optimization_barrier(blocks) if exchanged else blocks
+    return convolution.weight_of(blocks, exchanged).astype(convolution.result)
 
 
 def _accepts(convolution: Convolution) -> bool:

@@ -80,14 +80,19 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
         return output(*convolution.as_output(weight, cotangent), bias)
     batch, sizes, _ = convolution.sizes(cotangent)
     in_channels = weight.shape[1] * convolution.groups
-    # (g, q, c, *k) to (g, *k, c, q): one row a tap and channel in.
-    matrix = moved(convolution.by_group(weight), (0, *range(3, 3 + window.rank), 2, 1)).astype(cotangent.dtype)
-    rows = matrix.shape[1:-1]
-    matrix = convolution.made_once(matrix.reshape(*convolution.lead, math.prod(rows), -1))
     blocks = tuple(-(-size // stride) for size, stride in zip(convolution.spatial, window.stride, strict=True))
     # Of a block: its products, and half of the copy of the cotangent, which is gone before they are added up.
     size = batch * (in_channels * window.taps + weight.shape[0] // 2) * jnp.dtype(convolution.accumulate).itemsize
     grid = tiles(blocks, size, convolution.tile)
+    rows = (*window.kernel, weight.shape[1])
+    if convolution.channels_last:
+        # W~, as its entries are moved the least (measured: up to three times as fast for large weights).
+        matrix, columns = convolution.matrix(weight), -2
+    else:
+        # Its transpose, which the library would make of it for every tile.
+        matrix, columns = moved(convolution.by_group(weight), (0, *range(3, 3 + window.rank), 2, 1)), -1
+        matrix = matrix.reshape(*convolution.lead, math.prod(rows), -1)
+    matrix = convolution.made_once(matrix.astype(cotangent.dtype))
     axes = range(window.rank)
     phases = [[backward_taps(window, axis, phase) for phase in range(window.stride[axis])] for axis in axes]
 
@@ -95,7 +100,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
         cells = [window.backward_cells(axis, places[axis], lengths[axis]) for axis in axes]
         cells, skipped = seen_cells(sizes, cells, [written_out(max(some.count for some in own)) for own in phases])
         image = read(convolution, cotangent, cells, at_once=window.rank > 1)
-        products = _products(convolution, matrix, rows, convolution.for_sums(image, cotangent.dtype))
+        products = _products(convolution, matrix, rows, convolution.for_sums(image, cotangent.dtype), columns)
         begins = [place.start * stride for place, stride in zip(places, window.stride, strict=True)]
         for axis in reversed(axes):
             taps = [shifted(some, skipped[axis]) for some in phases[axis]]
@@ -148,6 +153,9 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
         return [places[axis].cells(grid.shape[axis]) for axis in axes[:unfolded]] + seen
 
     taps = [forward_taps(window, axis) for axis in axes], [backward_taps(window, axis, 0) for axis in axes]
+    kernel, outer, inner = window.kernel, out_channels // groups, in_channels // groups
+    rows, columns = math.prod(kernel[unfolded:]) * outer, math.prod(kernel[:unfolded]) * inner
+    exchanged = convolution.exchanges(rows, columns)
 
     def step(places, total):
         u, _ = copies(convolution, input, axes[:unfolded], taps[0], grid.shape, ahead(places))
@@ -160,21 +168,25 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
             new = new[:, None] if convolution.channels_last else new
             u, g = (jnp.where(new, factor, jnp.zeros((), factor.dtype)) for factor in (u, g))
         terms = u.ndim - (2 if convolution.channels_last else 1)
-        return total + convolution.product(g, u, terms, terms)
+        return total + convolution.product(*((u, g) if exchanged else (g, u)), terms, terms)
 
-    kernel, outer, inner = window.kernel, out_channels // groups, in_channels // groups
-    shape = (*convolution.lead, math.prod(kernel[unfolded:]) * outer, math.prod(kernel[:unfolded]) * inner)
-    total = blank(shape, convolution.accumulate, input, cotangent)
+    shape = (columns, rows) if exchanged else (rows, columns)
+    total = blank((*convolution.lead, *shape), convolution.accumulate, input, cotangent)
 
     def seen(axis: int, place: Place, length: int) -> Cells:
         return (window.cells if axis < unfolded else window.backward_cells)(axis, place, length)
 
     inside = _inside(convolution, grid, seen, (*spatial[:unfolded], *out_spatial[unfolded:]))
     total = grid.walk(step, total, inside)
-    total = total.reshape(groups, *kernel[unfolded:], outer, *kernel[:unfolded], inner)
-    # (g, *folded k, q, *unfolded k, c) to (g, q, c, *k).
     folded = window.rank - unfolded
-    order = (0, 1 + folded, total.ndim - 1, *range(2 + folded, total.ndim - 1), *range(1, 1 + folded))
+    if exchanged:
+        # (g, *unfolded k, c, *folded k, q) to (g, q, c, *k).
+        total = total.reshape(groups, *kernel[:unfolded], inner, *kernel[unfolded:], outer)
+        order = (0, total.ndim - 1, 1 + unfolded, *range(1, 1 + unfolded), *range(2 + unfolded, total.ndim - 1))
+    else:
+        # (g, *folded k, q, *unfolded k, c) to (g, q, c, *k).
+        total = total.reshape(groups, *kernel[unfolded:], outer, *kernel[:unfolded], inner)
+        order = (0, 1 + folded, total.ndim - 1, *range(2 + folded, total.ndim - 1), *range(1, 1 + folded))
     return convolution.as_result(moved(total, order).reshape(out_channels, inner, *kernel)).astype(convolution.result)
 
 
@@ -208,15 +220,18 @@ def _as_factor(convolution: Convolution, image: Array) -> Array:
     return image.reshape(*convolution.lead, math.prod(image.shape[1:at]), math.prod(image.shape[at:]))
 
 
-def _products(convolution: Convolution, matrix: Array, rows: tuple[int, ...], image: Array) -> Array:
-    """The product of a matrix (g, rows, columns) and an image whose channels, and taps if any, are its columns:
+def _products(
+    convolution: Convolution, matrix: Array, rows: tuple[int, ...], image: Array, columns: int = -1
+) -> Array:
+    """The product of a matrix (g, rows, columns), or with its `columns` on another axis, and an image whose channels, and taps if
+    any, these are:
     (g, *rows, N, *spatial), or (g, N, *spatial, *rows) where channels are last."""
     groups, rank = convolution.groups, convolution.window.rank
     factor = _as_factor(convolution, image)
     if convolution.channels_last:
-        product = convolution.product(factor, matrix, factor.ndim - 1, matrix.ndim - 1)
+        product = convolution.product(factor, matrix, factor.ndim - 1, matrix.ndim + columns)
         return product.reshape(*image.shape[: 2 + rank], *rows)
-    product = convolution.product(matrix, factor, matrix.ndim - 1, factor.ndim - 2)
+    product = convolution.product(matrix, factor, matrix.ndim + columns, factor.ndim - 2)
     return product.reshape(groups, *rows, *image.shape[-1 - rank :])
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
-from jaxconv.tiles import Start, Tiles, blank, piece, put, stacked, tiles, tiles_of_terms
+from jaxconv.tiles import Start, Tiles, blank, period, piece, put, stacked, tiles, tiles_of_terms, windows
 from jaxconv.window import Cells, Place, Window
 
 IN_TILES = True
@@ -66,6 +66,8 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     # A tile of the cotangent is copied, and moved.
     position = max(_bytes(convolution, input, out_channels), batch * out_channels * input.dtype.itemsize)
     grid = tiles_of_terms(convolution.out_spatial, position, convolution.tile)
+    rows, columns = out_channels // groups, in_channels // groups * convolution.window.taps
+    exchanged = convolution.exchanges(rows, columns)
 
     def step(places, total):
         u = _unfold_tile(convolution, grid, input, places)
@@ -78,17 +80,16 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
             u = jnp.where(jnp.tile(new.reshape(-1), batch)[:, None], u, jnp.zeros((), u.dtype))
             tile = jnp.where(new[..., None] if convolution.channels_last else new, tile, jnp.zeros((), tile.dtype))
         if convolution.channels_last:
-            tile = _to_rows(convolution, tile).reshape(*u.shape[:-1], out_channels // groups)
-            return total + convolution.product(tile, u, u.ndim - 2, u.ndim - 2)
+            tile = _to_rows(convolution, tile).reshape(*u.shape[:-1], rows)
+            return total + convolution.product(*((u, tile) if exchanged else (tile, u)), u.ndim - 2, u.ndim - 2)
         # (g, q, rows): no entry is moved further than its image.
         tile = jnp.moveaxis(tile.reshape(tile.shape[0], groups, -1, *grid.shape), 0, 2)
-        tile = tile.reshape(*convolution.lead, out_channels // groups, u.shape[-2])
+        tile = tile.reshape(*convolution.lead, rows, u.shape[-2])
         return total + convolution.product(tile, u, u.ndim - 1, u.ndim - 2)
 
-    columns = in_channels // groups * convolution.window.taps
-    total = blank((*convolution.lead, out_channels // groups, columns), convolution.accumulate, input, cotangent)
-    total = grid.walk(step, total).reshape(out_channels, *convolution.window.kernel, in_channels // groups)
-    return convolution.weight_of(total).astype(convolution.result)
+    shape = (columns, rows) if exchanged else (rows, columns)
+    total = grid.walk(step, blank((*convolution.lead, *shape), convolution.accumulate, input, cotangent))
+    return convolution.weight_of(total, exchanged).astype(convolution.result)
 
 
 def _bytes(convolution: Convolution, input: Array, out_channels: int) -> int:
@@ -106,19 +107,31 @@ def _to_rows(convolution: Convolution, image: Array) -> Array:
 def _unfold_tile(convolution: Convolution, grid: Tiles, input: Array, places: list[Place]) -> Array:
     """The rows of U for one tile of output positions: (g,) N and positions, taps and channels."""
     window, groups, dtype = convolution.window, convolution.groups, input.dtype
+    batch, _, channels = convolution.sizes(input)
     cells = [window.cells(axis, place, grid.shape[axis]) for axis, place in enumerate(places)]
+    last, length = window.rank - 1, grid.shape[-1]
+    kernel, stride = window.kernel[last], window.stride[last]
+    # With channels first a tile would have to be moved before it is copied, which takes as long as this saves.
+    runs = convolution.channels_last and window.dilation[last] == 1 < kernel
+    count = period(length, kernel, stride, channels // groups) if runs else None
+    if count is not None:
+        # As many cells as a whole number of periods has.
+        start, _, bounds = cells[last]
+        cells[last] = start, stride * (length + count - 1), bounds
 
     def unfolded(cells: Sequence[Cells], image: Array) -> Array:
         part = convolution.cut(image, cells, at_once=True)
         copied = part.dtype
         rows = _to_rows(convolution, convolution.for_copies(part))
         # One axis after the other: K1 + K2 copies and not K1 * K2.
-        for axis in reversed(range(window.rank)):
+        axes = range(window.rank)
+        if count is not None:
+            rows, axes = windows(rows, 2 + last, length, kernel, stride, count), axes[:-1]
+        for axis in reversed(axes):
             seen = partial(_tap, window, axis, grid.shape[axis], rows)
             rows = stacked(seen, window.kernel[axis], 2 + window.rank)
         return rows.astype(copied)
 
-    batch, _, channels = convolution.sizes(input)
     shape = (*convolution.lead, batch * math.prod(grid.shape), channels // groups * window.taps)
     rows = convolution.as_call_at(unfolded, cells, input)
     return convolution.for_sums(rows.reshape(shape), dtype)
