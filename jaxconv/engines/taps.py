@@ -236,6 +236,8 @@ def _by_rows(convolution: Convolution, way: _Way, sums: Sums, image: Array, weig
     batch, spatial, channels = convolution.sizes(image)
     results = weight.shape[0] * weight.shape[1]
     inside = replace(convolution, channels_last=not convolution.channels_moved)
+    if inside.channels_last:
+        weight = convolution.made_once(jnp.transpose(weight, (*range(2, weight.ndim), 0, 1)))
     size = jnp.dtype(convolution.accumulate).itemsize * batch
     # A position is so many cells of what is given and of the result.
     there = math.prod(way.step)
@@ -329,28 +331,28 @@ def _seen(part: Array, first: int, taps: Sequence[Taps], at: Sequence[Start], sh
 
 
 def _sum(convolution: Convolution, part: Array, weight: Array, taps: Sequence[Taps], shape: Sequence[int]) -> Array:
-    """The sum over taps, and channels of the group, of what they see times the weight (g, results, channels, *k)."""
-    groups, rank = weight.shape[0], convolution.window.rank
+    """The sum over taps, and channels of the group, of what they see times the weight (g, results, channels, *k), or
+    (channels, *k, g, results) with channels last, where those of all groups are side by side."""
     batch, spatial, _ = convolution.sizes(part)
-    last = convolution.channels_last
+    last, rank = convolution.channels_last, convolution.window.rank
+    groups, results = weight.shape[-2:] if last else weight.shape[:2]
     part = part.reshape(batch, *spatial, groups, -1) if last else part.reshape(batch, groups, -1, *spatial)
     weight = weight.astype(convolution.accumulate)
-    counts = [weight.shape[2], *(some.count for some in taps)]
-
-    first = 1 if last else 3
+    first, entries = (1, 0) if last else (3, 2)
+    counts = [weight.shape[entries], *(some.count for some in taps)]
 
     def narrowed(image: Array, factor: Array, axis: int, index: Start) -> tuple[Array, Array]:
         """What one channel, on axis 0, or one tap of another axis sees, and its weight."""
         if axis == 0:
-            return piece(image, index, 1, 2 + rank if last else 2), piece(factor, index, 1, 2)
+            return piece(image, index, 1, 2 + rank if last else 2), piece(factor, index, 1, entries)
         some = taps[axis - 1]
         image = _seen(image, first + axis - 1, [some], [index], [shape[axis - 1]])
-        return image, piece(factor, some.first + some.step * index, 1, 2 + axis)
+        return image, piece(factor, some.first + some.step * index, 1, entries + axis)
 
     def added(total: Array, image: Array, factor: Array, axis: int) -> Array:
         """`total` and the terms of every index of the axes from this one on."""
         if axis == len(counts):
-            return total + image * factor.reshape(*weight.shape[:2], *(() if last else (1,) * rank))
+            return total + image * factor.reshape(groups, results, *(() if last else (1,) * rank))
         for index in range(counts[axis]):
             total = added(total, *narrowed(image, factor, axis, index), axis + 1)
         return total
@@ -369,7 +371,7 @@ def _sum(convolution: Convolution, part: Array, weight: Array, taps: Sequence[Ta
             image, factor = narrowed(image, factor, axis, at)
         return added(total, image, factor, inside)
 
-    sizes = (batch, *shape, *weight.shape[:2]) if last else (batch, *weight.shape[:2], *shape)
+    sizes = (batch, *shape, groups, results) if last else (batch, groups, results, *shape)
     return each(math.prod(counts[:inside]), add, blank(sizes, convolution.accumulate, part, weight))
 
 
