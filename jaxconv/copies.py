@@ -25,7 +25,8 @@ def copies(
     cells: Sequence[Cells],
 ) -> tuple[Array, Sequence[Taps]]:
     """What every tap of some `axes`, of the `taps` of all, sees of the `cells` of an image: `lengths` positions of those axes, as
-    (g, *k, channels, N, *spatial), or (g, N, *spatial, *k, channels) with channels last. And all taps as they see it."""
+    (g, channels, *k, N, *spatial), which is the weight's own order, or (g, N, *spatial, *k, channels) with channels last. And all
+    taps as they see it."""
     dtype, (batch, spatial, channels) = image.dtype, convolution.sizes(image)
     written = [(is_joined if axis in axes else written_out)(some.count) for axis, some in enumerate(taps)]
     cells, skipped = seen_cells(spatial, cells, written)
@@ -38,7 +39,7 @@ def copies(
     copied = convolution.as_call_at(partial(_copied, convolution, axes, taps, lengths), cells, image)
     counts, inner = [taps[axis].count for axis in axes], channels // convolution.groups
     seen = [lengths[axis] if axis in axes else size for axis, (_, size, _) in enumerate(cells)]
-    shape = (batch, *seen, *counts, inner) if convolution.channels_last else (*counts, inner, batch, *seen)
+    shape = (batch, *seen, *counts, inner) if convolution.channels_last else (inner, *counts, batch, *seen)
     return convolution.for_sums(copied.reshape(convolution.groups, *shape), dtype), taps
 
 
@@ -58,7 +59,7 @@ def _copied(
     part = read(convolution, image, cells, at_once=True)
     dtype, last, taps, lengths = part.dtype, axes[-1], list(taps), list(lengths)
     part = convolution.for_copies(part)
-    first, at = (2, 2 + convolution.window.rank) if convolution.channels_last else (3, 1)
+    first, at = (2, 2 + convolution.window.rank) if convolution.channels_last else (3, 2)
     if not convolution.channels_last and taps[last].stride == 1:
         inner = math.prod(part.shape[first + last + 1 :])
         part = part.reshape(*part.shape[: first + last], -1)

@@ -42,9 +42,10 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     window, unfolded = convolution.window, convolution.unfolded
     batch, _, channels = convolution.sizes(input)
     out_channels = weight.shape[0]
-    # (g, q, c, *k) to (g, *folded k, q, *unfolded k, c): a row a folded tap and channel out.
+    # (g, q, c, *k) to (g, *folded k, q) and what U has: a row a folded tap and channel out.
     first, last = range(3, 3 + unfolded), range(3 + unfolded, 3 + window.rank)
-    matrix = moved(convolution.by_group(weight), (0, *last, 1, *first, 2))
+    columns = (*first, 2) if convolution.channels_last else (2, *first)
+    matrix = moved(convolution.by_group(weight), (0, *last, 1, *columns))
     rows = matrix.shape[1 : 2 + len(last)]
     grid = tiles(convolution.out_spatial, _bytes(convolution, batch, channels, out_channels), convolution.tile)
     taps = [forward_taps(window, axis) for axis in range(window.rank)]
@@ -178,15 +179,14 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
 
     inside = _inside(convolution, grid, seen, (*spatial[:unfolded], *out_spatial[unfolded:]))
     total = grid.walk(step, total, inside)
-    folded = window.rank - unfolded
-    if exchanged:
-        # (g, *unfolded k, c, *folded k, q) to (g, q, c, *k).
-        total = total.reshape(groups, *kernel[:unfolded], inner, *kernel[unfolded:], outer)
-        order = (0, total.ndim - 1, 1 + unfolded, *range(1, 1 + unfolded), *range(2 + unfolded, total.ndim - 1))
-    else:
-        # (g, *folded k, q, *unfolded k, c) to (g, q, c, *k).
-        total = total.reshape(groups, *kernel[unfolded:], outer, *kernel[:unfolded], inner)
-        order = (0, 1 + folded, total.ndim - 1, *range(2 + folded, total.ndim - 1), *range(1, 1 + folded))
+    # Axes of the factors by their names: the taps of a spatial axis by its number.
+    axes_of_g, axes_of_u = ["q", *range(unfolded, window.rank)], ["c", *range(unfolded)]
+    if convolution.channels_last:
+        axes_of_g, axes_of_u = [*axes_of_g[1:], "q"], [*axes_of_u[1:], "c"]
+    names = axes_of_u + axes_of_g if exchanged else axes_of_g + axes_of_u
+    lengths = {"q": outer, "c": inner, **dict(enumerate(kernel))}
+    total = total.reshape(groups, *(lengths[name] for name in names))
+    order = (0, *(1 + names.index(name) for name in ("q", "c", *axes)))
     return convolution.as_result(moved(total, order).reshape(out_channels, inner, *kernel)).astype(convolution.result)
 
 
