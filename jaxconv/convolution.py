@@ -126,7 +126,7 @@ class Convolution:
 
     def made_once(self, factor: Array) -> Array:
         """A factor that every tile has. XLA takes no transposition out of a loop, and would make one for each."""
-        return lax.optimization_barrier(factor)
+        return laid_out(factor)
 
     def as_call(self, function: Callable[..., Array], *arrays: Array) -> Array:
         """`function(*arrays)`, as a call that XLA does not inline if `calls` are wanted, and so does not fuse with what takes

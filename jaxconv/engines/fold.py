@@ -49,6 +49,7 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     rows = matrix.shape[1 : 2 + len(last)]
     grid = tiles(convolution.out_spatial, _bytes(convolution, batch, channels, out_channels), convolution.tile)
     taps = [forward_taps(window, axis) for axis in range(window.rank)]
+    tap_axis = 2 + window.rank if convolution.channels_last else 1
     runs = Runs.of(convolution, grid)
     matrix = matrix if runs is None else jnp.flip(matrix, 1)
     matrix = convolution.made_once(matrix.reshape(*convolution.lead, math.prod(rows), -1))
@@ -64,7 +65,9 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
             sums = runs.summed(products, (convolution.groups, rows[-1], batch))
             return put(result, _image(convolution, sums, bias), 2, runs.starts(starts))
         for axis in reversed(range(unfolded, window.rank)):
-            products = _sum(convolution, axis, axis - unfolded, products, seen[axis], grid.shape[axis])
+            before = axis - unfolded
+            at = _spatial_axis(convolution, axis, before)
+            products = _sum(products, tap_axis + before, at, seen[axis], grid.shape[axis])
         return put(result, _image(convolution, products, bias), convolution.first_spatial, starts)
 
     sizes = grid.sizes if runs is None else runs.shape(grid.sizes)
@@ -85,15 +88,15 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
     # Of a block: its products, and half of the copy of the cotangent, which is gone before they are added up.
     size = batch * (in_channels * window.taps + weight.shape[0] // 2) * jnp.dtype(convolution.accumulate).itemsize
     grid = tiles(blocks, size, convolution.tile)
-    rows = (*window.kernel, weight.shape[1])
     if convolution.channels_last:
         # W~, as its entries are moved the least (measured: up to three times as fast for large weights).
-        matrix, columns = convolution.matrix(weight), -2
+        matrix, columns, rows = convolution.matrix(weight), -2, (*window.kernel, weight.shape[1])
     else:
-        # Its transpose, which the library would make of it for every tile.
-        matrix, columns = moved(convolution.by_group(weight), (0, *range(3, 3 + window.rank), 2, 1)), -1
+        # The weight's own matrix the other way round, which the library would make of it for every tile.
+        matrix, columns, rows = moved(convolution.by_group(weight), (0, *range(2, 3 + window.rank), 1)), -1, weight.shape[1:]
         matrix = matrix.reshape(*convolution.lead, math.prod(rows), -1)
     matrix = convolution.made_once(matrix.astype(cotangent.dtype))
+    tap_axis = 2 + window.rank if convolution.channels_last else 2
     axes = range(window.rank)
     phases = [[backward_taps(window, axis, phase) for phase in range(window.stride[axis])] for axis in axes]
 
@@ -105,8 +108,8 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
         begins = [place.start * stride for place, stride in zip(places, window.stride, strict=True)]
         for axis in reversed(axes):
             taps = [shifted(some, skipped[axis]) for some in phases[axis]]
-            sums = [_sum(convolution, axis, axis, products, some, lengths[axis]) for some in taps]
             at, begin, there = _spatial_axis(convolution, axis, axis), begins[axis], result_sizes[axis]
+            sums = [_sum(products, tap_axis + axis, at, some, lengths[axis]) for some in taps]
             products = interleaved(sums, at)
             if isinstance(begin, int):
                 # The last block may have fewer positions.
@@ -225,7 +228,7 @@ def _products(
 ) -> Array:
     """The product of a matrix (g, rows, columns), or with its `columns` on another axis, and an image whose channels, and taps if
     any, these are:
-    (g, *rows, N, *spatial), or (g, N, *spatial, *rows) where channels are last."""
+    (g, *rows, N, *spatial), or (g, N, *spatial, *rows) with channels last."""
     groups, rank = convolution.groups, convolution.window.rank
     factor = _as_factor(convolution, image)
     if convolution.channels_last:
@@ -236,14 +239,12 @@ def _products(
 
 
 def _spatial_axis(convolution: Convolution, axis: int, taps: int) -> int:
-    """Where a spatial axis is in products that have so many axes of taps before their channels."""
+    """Where a spatial axis is in products that have so many axes of taps still."""
     return 2 + axis if convolution.channels_last else 3 + taps + axis
 
 
-def _sum(convolution: Convolution, axis: int, before: int, products: Array, taps: Taps, length: int) -> Array:
-    """The sum over taps of a spatial axis, `length` positions of each; `before` are the axes of taps before this one."""
-    tap_axis = 2 + convolution.window.rank + before if convolution.channels_last else 1 + before
-    spatial_axis = _spatial_axis(convolution, axis, before)
+def _sum(products: Array, tap_axis: int, spatial_axis: int, taps: Taps, length: int) -> Array:
+    """The sum over taps of a spatial axis, `length` positions of each; the axis of taps is before it, or behind it."""
 
     def part(index: Start) -> Array:
         one = lax.squeeze(piece(products, taps.first + taps.step * index, 1, tap_axis), [tap_axis])
