@@ -129,6 +129,16 @@ LAST = [
     (1, (128, 2, 3, 3), 2, 64, ("taps moved", "taps", "stream")),
     (1, (16, 16, 6, 6), 2, 1, ("stream", "fold 0", "stream")),
     (1, (16, 1, 9), 1, 1, ("taps", "fold 0", "taps")),
+    # A signal's gradient of the weight is copied, but where its cotangent has fewer copies by a sixth.
+    (1024, (64, 64, 5), 1, 1, ("fold 0", "fold 0", "stream")),
+    (1024, (48, 64, 5), 1, 1, ("fold 0", "stream", "fold 0")),
+    (1024, (49, 64, 5), 1, 1, ("fold 0", "stream", "stream")),
+    # Few channels out at a stride.
+    (1024, (3, 128, 5, 5), 2, 1, ("fold 0", "stream", "stream")),
+    (1024, (6, 128, 5, 5), 2, 1, ("fold 1", "stream", "stream")),
+    (1024, (24, 128, 5, 5), 2, 1, ("stream", "fold 0", "stream")),
+    (1024, (4, 128, 25), 3, 1, ("fold 0", "stream", "stream")),
+    (1, (3, 128, 5), 2, 1, ("fold 0", "stream", "stream")),
 ]
 
 

@@ -12,7 +12,7 @@ from jaxprs import equations
 import jaxconv
 from jaxconv.convolution import Convolution
 from jaxconv.engines import fold, taps
-from jaxconv.tiles import held, joined, moved, place, stacked
+from jaxconv.tiles import held, joined, moved, period, place, stacked, windows
 from jaxconv.window import make_window
 
 
@@ -108,6 +108,47 @@ def test_many_are_stacked_in_a_loop(count, loops):
     np.testing.assert_array_equal(stack(image), expected)
     names = [one.primitive.name for one in jax.make_jaxpr(stack)(image).jaxpr.eqns]
     assert names.count("scan") == loops
+
+
+@pytest.mark.parametrize(
+    ("length", "kernel", "stride", "channels", "expected"),
+    [
+        (56, 3, 1, 64, 4),  # 3 windows are none: 56 is no multiple of it.
+        (57, 3, 1, 64, 3),
+        (56, 2, 2, 64, 2),
+        (56, 7, 2, 3, 4),  # Four windows at a stride of two have seven cells,
+        (57, 7, 2, 3, None),  # and three have six.
+        (14, 7, 1, 64, 7),
+        (14, 8, 1, 64, None),  # No divisor of 14 from 8 to 8.
+        (16, 8, 1, 64, 8),
+        (18, 9, 1, 64, None),  # More are not one fused loop.
+        (55, 4, 4, 64, 5),  # One window alone is no run.
+        (56, 2, 1, 56, 2),  # A run of 112 is a loop, and one of 111 is written out,
+        (56, 3, 1, 37, None),
+        (56, 3, 1, 4, 4),  # but for four channels.
+        (56, 3, 1, 5, None),
+    ],
+)
+def test_the_period_of_windows(length, kernel, stride, channels, expected):
+    assert period(length, kernel, stride, channels) == expected
+
+
+@pytest.mark.parametrize(
+    ("length", "kernel", "stride", "count"), [(8, 3, 1, 4), (6, 2, 2, 2), (6, 5, 2, 3), (8, 3, 3, 8)]
+)
+def test_windows_are_copied_as_runs(length, kernel, stride, count):
+    """As many copies as there are windows in a period, whatever the kernel, and no cell more than they reach."""
+    cells = stride * (length + count - 1)
+    image = jnp.arange(2 * 3 * cells * 5.0).reshape(2, 3, cells, 5)
+
+    def runs(image):
+        return windows(image, 2, length, kernel, stride, count)
+
+    starts = [stride * position for position in range(length)]
+    expected = jnp.stack([image[:, :, start : start + kernel].reshape(2, 3, -1) for start in starts], 2)
+    np.testing.assert_array_equal(runs(image), expected)
+    (together,) = [one for one in equations(jax.make_jaxpr(runs)(image).jaxpr) if one.primitive.name == "concatenate"]
+    assert len(together.invars) == count
 
 
 @pytest.mark.parametrize(("last", "loops"), [(False, 2), (True, 1)], ids=["channels_first", "channels_last"])

@@ -93,7 +93,8 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
         matrix, columns, rows = convolution.matrix(weight), -2, (*window.kernel, weight.shape[1])
     else:
         # The weight's own matrix the other way round, which the library would make of it for every tile.
-        matrix, columns, rows = moved(convolution.by_group(weight), (0, *range(2, 3 + window.rank), 1)), -1, weight.shape[1:]
+        order = (0, *range(2, 3 + window.rank), 1)
+        matrix, columns, rows = moved(convolution.by_group(weight), order), -1, weight.shape[1:]
         matrix = matrix.reshape(*convolution.lead, math.prod(rows), -1)
     matrix = convolution.made_once(matrix.astype(cotangent.dtype))
     tap_axis = 2 + window.rank if convolution.channels_last else 2
@@ -223,9 +224,7 @@ def _as_factor(convolution: Convolution, image: Array) -> Array:
     return image.reshape(*convolution.lead, math.prod(image.shape[1:at]), math.prod(image.shape[at:]))
 
 
-def _products(
-    convolution: Convolution, matrix: Array, rows: tuple[int, ...], image: Array, columns: int = -1
-) -> Array:
+def _products(convolution: Convolution, matrix: Array, rows: tuple[int, ...], image: Array, columns: int = -1) -> Array:
     """The product of a matrix (g, rows, columns), or with its `columns` on another axis, and an image whose channels, and taps if
     any, these are:
     (g, *rows, N, *spatial), or (g, N, *spatial, *rows) with channels last."""
