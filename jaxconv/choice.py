@@ -5,7 +5,7 @@
 | depthwise weight gradient of a wide kernel (`_has_wide_kernel`) | `fold` | a product of the taps of two axes |
 | at most 16 pairs of channels in and out a group, and few terms to add (`_is_added_up`) | `taps` | too little to multiply |
 | a long kernel at a stride that divides it (`_takes_phases`) | `phases` | copies without gaps, and fewer |
-| dense input gradient at a stride, few channels out of many, channels first (`_is_spread`) | `stream` | a small U of zeros |
+| dense input gradient at a stride, few channels out of many (`_is_spread`) | `stream` | a small U of zeros |
 | input gradient at a stride; windows side by side may be for `materialise`, below | `fold` | one product for all phases |
 | U at most 16 MB, less than a fold writes, of many positions (`_is_product_a_sample`) | `batched` | no image is moved |
 | a gradient for every sample, U no more than `fold` copies (`_is_small_sample`) | `batched` | the cotangent is not copied |
@@ -15,8 +15,8 @@
 | a signal of at most 8 or 16 taps, U more than 16 MB, channels first (`_copies_signal`) | `fold`, unfolded | both cores copy |
 | no more is moved when only the first axes are unfolded, and the others, of stride 1, folded | `fold` | K1 + K2 for K1 K2 |
 | dense weight gradient of images at a stride, channels first, 8 channels in | `stream` | a product of whole images |
-| dense signals and images at a stride, channels first: few channels out (`cheapest_at_stride`) | `fold` | fewer copies |
-| others of these, but for short rows (`_has_strided_rows`) | `fold`, all axes unfolded | rows are copied |
+| dense signals and images at a stride: few channels out (`cheapest_at_stride`) | `fold` | fewer copies |
+| others of these, channels first, but for short rows (`_has_strided_rows`) | `fold`, all axes unfolded | rows are copied |
 | long rows of few channels (`_has_long_rows`), channels first | `fold`, all axes unfolded | rows are copied |
 | weight gradient of few channels of one group, where U has at most 16 MB | `materialise` | U is cheap |
 | everything else | `stream` | U in tiles, one large product each |
@@ -127,8 +127,8 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
             return "stream", 0
         if unfolded < window.rank or _has_strided_rows(convolution):
             return "fold", unfolded
-    moves_back = convolution.channels_last or window.taps == 1
-    if moves_back and part == "weight_gradient" and unfolded < window.rank > (0 if convolution.channels_last else 1):
+    moves_back = convolution.channels_last or window.taps == 1 < window.rank
+    if moves_back and part == "weight_gradient" and unfolded < window.rank:
         # The cotangent's copies have short rows: they must be fewer by a sixth (measured: layers of 1x3x3 and 3x3 taps).
         written = [cells_moved(convolution, part, weight, axes) for axes in (unfolded, window.rank)]
         if 6 * written[0] <= 5 * written[1]:

@@ -254,30 +254,30 @@ def stacked(seen: Callable[[Start], Array], count: int, axis: int) -> Array:
 
 
 def period(length: int, kernel: int, stride: int, channels: int) -> int | None:
-    """How many neighbouring windows of an axis, at least as many cells as one of them has, are a period of `windows`; None where
-    no such number divides `length`, or copies of so many cells are not faster than those of a tap: LLVM writes a loop of less
-    than some 110 turns out, which takes it long, and is worth it for very few channels alone (measured)."""
+    """How many neighbouring windows of an axis, at least as many cells as one of them has, are a period of `windows`. None where
+    no such number divides `length`, or where runs are not faster than copies of a tap: LLVM writes a loop of less than some 110
+    turns out, which takes it long, and is worth it for very few channels alone (measured)."""
     if channels > _FEW_CHANNELS and kernel * channels < _LOOP:
         return None
     counts = range(max(2, -(-kernel // stride)), _FUSED + 1)
     return next((count for count in counts if length % count == 0), None)
 
 
-def windows(image: Array, axis: int, length: int, kernel: int, stride: int, period: int) -> Array:
+def windows(image: Array, axis: int, length: int, kernel: int, stride: int, count: int) -> Array:
     """What every window of an axis sees of an image whose channels are behind that axis, and last: (..., length, kernel and
     channels), where a window is one run of memory.
 
-    Every `period`-th window lies in a row of an image whose cells are taken so many at a time. So these are `period` copies of
-    long runs, whatever the kernel, for which there must be `reach` cells.
+    Every `count`-th window, a `period`, lies in a row of an image whose cells are taken `count` strides at a time. So these are
+    `count` copies of long runs, whatever the kernel, of an axis that has `stride * (length + count - 1)` cells.
     """
-    lead, cells, channels = image.shape[:axis], length // period, image.shape[-1]
+    lead, cells, channels = image.shape[:axis], length // count, image.shape[-1]
 
     def every(first: int) -> Array:
         part = lax.slice_in_dim(image, first * stride, stride * (first + length), axis=axis)
-        rows = part.reshape(*lead, cells, 1, period * stride * channels)
+        rows = part.reshape(*lead, cells, 1, count * stride * channels)
         return lax.slice_in_dim(rows, 0, kernel * channels, axis=axis + 2)
 
-    return joined([every(first) for first in range(period)], axis + 1).reshape(*lead, length, kernel * channels)
+    return joined([every(first) for first in range(count)], axis + 1).reshape(*lead, length, kernel * channels)
 
 
 def is_joined(count: int) -> bool:
