@@ -11,6 +11,7 @@ from jax.experimental.xla_metadata import set_xla_metadata
 
 from jaxconv.arguments import image_sizes
 from jaxconv.primitive import ACCELERATOR
+from jaxconv.products import better_right
 from jaxconv.tiles import cut, laid_out, moved
 from jaxconv.window import Cells, Window
 
@@ -222,11 +223,16 @@ class Convolution:
     def exchanges(self, rows: int, columns: int) -> bool:
         """Whether eq. 4, of a cotangent of so many rows and a U of so many columns, is taken as U times cotangent. With channels
         last, where positions are in front, a CPU's library turns the left factor around: the one of fewer channels (measured: up
-        to five times as fast; with channels first either order takes the same time)."""
-        return self.channels_last and columns < rows
+        to five times as fast). With channels first it copies the right one."""
+        return columns < rows if self.channels_last else not better_right(columns, rows)
+
+    def kept(self, product: Array) -> Array:
+        """A product whose factors were exchanged, which XLA would exchange again where its axes are moved at once."""
+        return lax.optimization_barrier(product)
 
     def weight_of(self, matrix: Array, exchanged: bool) -> Array:
         """A weight from its entries in the order of `matrix`, or, `exchanged`, (g, *k and c, q)."""
+        matrix = self.kept(matrix) if exchanged else matrix
         rank, kernel = self.window.rank, self.window.kernel
         rows, columns = matrix.shape[-1 if exchanged else -2], matrix.shape[-2 if exchanged else -1]
         entries = (*kernel, columns // self.window.taps)

@@ -11,7 +11,8 @@ from jaxprs import equations
 import jaxconv
 from jaxconv import choice
 from jaxconv.convolution import Convolution
-from jaxconv.engines import NAMES, batched
+from jaxconv.engines import NAMES
+from jaxconv.products import better_right
 from jaxconv.window import make_window
 
 RULE = [
@@ -317,4 +318,4 @@ def test_a_product_a_sample_has_no_axis_of_one_group():
     ],
 )
 def test_the_right_factor_of_a_product(columns, others, right):
-    assert batched._better_right(columns, others) == right
+    assert better_right(columns, others) == right

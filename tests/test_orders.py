@@ -16,7 +16,7 @@ def sizes_of(name, equations_of_all):
 
 @pytest.mark.parametrize(
     ("given", "weight", "stride"),
-    [((2, 6, 12, 12), (8, 6, 3, 5), 1), ((2, 6, 13, 13), (8, 6, 3, 5), 2), ((2, 6, 40), (8, 6, 5), 1)],
+    [((2, 6, 12, 12), (96, 6, 4, 4), 1), ((2, 6, 13, 13), (96, 6, 4, 4), 2), ((2, 8, 40), (32, 8, 4), 1)],
 )
 def test_where_all_axes_are_unfolded_the_weight_is_not_moved(given, weight, stride):
     """U has its rows in the weight's own order, with channels first."""
@@ -55,6 +55,27 @@ def test_with_channels_last_the_factor_of_fewer_columns_is_in_front(engine, weig
     columns = [[factor.aval.shape[-1] for factor in one.invars] for one in products]
     assert all(left <= right for left, right in columns)
     assert {right for _, right in columns} == {48 if wide else math.prod(weight[1:])}
+
+
+@pytest.mark.parametrize(
+    ("weight", "left"),
+    [
+        ((96, 6, 4, 4), 96),  # As many.
+        ((20, 6, 4, 4), 96),  # The right one is the one of few columns,
+        ((90, 6, 4, 4), 90),  # and of more than 24 the one that leaves fewer of 16 unused.
+        ((64, 6, 4, 4), 96),
+        ((112, 6, 4, 4), 112),
+    ],
+)
+@pytest.mark.parametrize("engine", ["fold", "batched"])
+def test_with_channels_first_the_better_factor_is_on_the_right(engine, weight, left):
+    given = (4, 6, 12, 12)
+    convolution = layer(given, weight, 1, unfolded=2)
+    cotangent = (4, weight[0], *convolution.out_spatial)
+    module = importlib.import_module(f"jaxconv.engines.{engine}")
+    made = traced(module.weight_gradient, convolution, given, cotangent)
+    products = [one.invars[0].aval.shape[-2] for one in made if one.primitive.name == "dot_general"]
+    assert set(products) == {left}
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["channels_first", "channels_last"])

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"window", "shapes", "rounding", "arguments", "primitive"},
+    {"window", "shapes", "rounding", "arguments", "primitive", "products"},
     {"differentiation"},
     {"unfold", "formulas", "pad", "tiles"},
     {"convolution"},

@@ -24,7 +24,6 @@ from jaxconv.window import Window
 IN_TILES = True
 
 _MOST_COPIES, _MOST_TAPS = 32, 100
-_FEW_COLUMNS = 24
 # Loops of so few cells are unrolled by XLA's compiler, and not vectorised (seen in its output).
 _SHORT_ROW = 64
 
@@ -59,11 +58,9 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
         # XLA would move the positions of several axes, though they lie as those of one.
         u, g = (factor.reshape(*factor.shape[: 2 + len(convolution.lead)], -1) for factor in (u, g))
         batch, columns = tuple(range(u.ndim - 2)), u.ndim - 1
-        exchanged = _better_right(g.shape[-2], u.shape[-2])
+        exchanged = convolution.exchanges(g.shape[-2], u.shape[-2])
         factors = (u, g) if exchanged else (g, u)
         blocks = lax.dot_general(*factors, (((columns,), (columns,)), (batch, batch)), **convolution.dot).sum(axis=0)
-    # Behind a barrier, as XLA would exchange the factors where there is nothing to sum.
-    blocks = lax.optimization_barrier(blocks) if exchanged else blocks
     return convolution.weight_of(blocks, exchanged).astype(convolution.result)
 
 
@@ -76,14 +73,6 @@ def _accepts(convolution: Convolution) -> bool:
 def has_few_taps(window: Window) -> bool:
     """Whether there are at most 32 copies, one a tap of every axis, and 100 taps, which input gradients have a term for."""
     return sum(window.kernel) <= _MOST_COPIES and window.taps <= _MOST_TAPS
-
-
-def _better_right(columns: int, others: int) -> bool:
-    """Whether a factor of so many columns is the right one of a product. The library copies that into another order, so it is the
-    one of few; of more than 24, where it is the product that takes long, the one that leaves less of 16 columns unused."""
-    if min(columns, others) <= _FEW_COLUMNS:
-        return columns <= others
-    return (-columns % 16 / columns, columns) <= (-others % 16 / others, others)
 
 
 def _by_group(convolution: Convolution, image: Array) -> Array:

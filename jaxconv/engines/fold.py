@@ -183,6 +183,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
 
     inside = _inside(convolution, grid, seen, (*spatial[:unfolded], *out_spatial[unfolded:]))
     total = grid.walk(step, total, inside)
+    total = convolution.kept(total) if exchanged else total
     # Axes of the factors by their names: the taps of a spatial axis by its number.
     axes_of_g, axes_of_u = ["q", *range(unfolded, window.rank)], ["c", *range(unfolded)]
     if convolution.channels_last:

@@ -67,7 +67,8 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     position = max(_bytes(convolution, input, out_channels), batch * out_channels * input.dtype.itemsize)
     grid = tiles_of_terms(convolution.out_spatial, position, convolution.tile)
     rows, columns = out_channels // groups, in_channels // groups * convolution.window.taps
-    exchanged = convolution.exchanges(rows, columns)
+    # With channels first only U has its positions in front.
+    exchanged = convolution.channels_last and convolution.exchanges(rows, columns)
 
     def step(places, total):
         u = _unfold_tile(convolution, grid, input, places)
