@@ -25,9 +25,9 @@ class Convolution:
     bytes an engine that works in tiles may spend on one; `unfolded` how many of the first axes `fold` unfolds; `parts` in how
     many parts the batch is taken; `bits` the 16-bit dtype of images whose entries are copied, and returned, as bits in uint16;
     `calls` whether what is better not fused with what takes it is compiled as a call; `alone` whether that is all of it;
-    `channels_moved` whether `taps` moves the channels of a tile that has them last; `mapped` how many of its kind `jax.vmap` runs
-    at the same time, which share the room for tiles; `spread` whether several devices have it, whose samples are not to be moved;
-    `platform` what it is compiled for, "cpu" or "accelerator", or None where that is not known.
+    `channels_moved` whether channels that are last are moved, of a tile by `taps`, or of all on an accelerator; `mapped` how many
+    of its kind `jax.vmap` runs at the same time, which share the room for tiles; `spread` whether several devices have it, whose
+    samples are not to be moved; `platform` what it is compiled for, "cpu" or "accelerator", or None where that is not known.
     """
 
     window: Window
@@ -103,6 +103,12 @@ class Convolution:
     def on_accelerator(self) -> bool:
         """Whether this is compiled for an accelerator; False where the platform is not known."""
         return self.platform == ACCELERATOR
+
+    @property
+    def as_engines_see_it(self) -> "Convolution":
+        """The same with channels first, where an accelerator moves those that are last."""
+        moved = self.on_accelerator and self.channels_moved
+        return replace(self, channels_last=False, channels_moved=False) if moved else self
 
     @property
     def stored(self) -> Any:

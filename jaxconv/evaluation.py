@@ -19,7 +19,7 @@ from jaxconv.budget import ACCELERATOR_TILE
 from jaxconv.choice import chosen
 from jaxconv.convolution import Convolution
 from jaxconv.counts import unfolded_bytes
-from jaxconv.platforms import on_cpu
+from jaxconv.platforms import on_cpu, with_channels_first
 from jaxconv.primitive import ACCELERATOR, CPU, each_by_itself, one_batch, with_rule
 
 # Bytes of images and U that are taken at a time for a gradient for every sample (measured: of twice as many, larger samples take
@@ -45,7 +45,7 @@ def _chosen_for(
 
     def way(platform: str) -> tuple[Callable[..., Array], bool]:
         engine, own = chosen(replace(convolution, platform=platform), part, weight, image)
-        function = by_parts(getattr(engine, part))
+        function = with_channels_first(by_parts(getattr(engine, part)), part)
         little = platform == ACCELERATOR or _is_one_tile(own, arrays)
         return partial(function, own) if little else on_cpu(own, engine, function, *arrays), little
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
+from jaxconv.tiles import laid_out
 
 
 def on_cpu(
@@ -23,6 +24,27 @@ def on_cpu(
         same = len(dtypes) == 1 and arrays[0].dtype.itemsize == 2
         way = partial(in_bits if same else _widened, function, convolution)
     return partial(convolution.as_call, way) if convolution.alone else way
+
+
+_IMAGES = {"output": (0,), "input_gradient": (1,), "weight_gradient": (0, 1)}
+
+
+def with_channels_first(function: Callable[..., Array], part: str) -> Callable[..., Array]:
+    """`function`, which computes `part`, as one that moves the channels of images where an accelerator does: in memory, which a
+    transposition alone is not for XLA."""
+
+    def moving(convolution: Convolution, *arrays: Array) -> Array:
+        inside = convolution.as_engines_see_it
+        if inside == convolution:
+            return function(convolution, *arrays)
+        moved = (
+            laid_out(convolution.channels_second(array)) if at in _IMAGES[part] else array
+            for at, array in enumerate(arrays)
+        )
+        result = function(inside, *moved)
+        return result if part == "weight_gradient" else convolution.as_given(laid_out(result))
+
+    return moving
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))

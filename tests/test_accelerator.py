@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from choices import PARTS, chosen, named
 from jax import export
+from jaxprs import equations
 
 import jaxconv
 from jaxconv import choice
 from jaxconv.convolution import Convolution
 from jaxconv.engines import materialise
+from jaxconv.platforms import with_channels_first
 from jaxconv.primitive import ACCELERATOR
 from jaxconv.window import make_window
 
@@ -88,8 +90,51 @@ def test_what_the_rule_names_is_the_seed(name, last, tile):
     arrays = {"output": (x, w), "input_gradient": (w, g), "weight_gradient": (x, g)}
     for part in PARTS:
         engine, own = choice.chosen(convolution, part, weight, x)
-        result = jax.jit(partial(getattr(engine, part), replace(own, tile=tile)))(*arrays[part])
+        function = with_channels_first(getattr(engine, part), part)
+        result = jax.jit(partial(function, replace(own, tile=tile)))(*arrays[part])
         np.testing.assert_array_equal(result, getattr(materialise, part)(convolution, *arrays[part]), part)
+
+
+@pytest.mark.parametrize(
+    ("input", "weight", "stride", "moved"),
+    [
+        ((8, 64, 28, 28), (64, 1, 3, 3), 1, True),
+        ((8, 64, 28), (64, 1, 3), 1, False),
+        ((8, 64, 28, 28), (128, 1, 3, 3), 1, False),
+        ((8, 64, 28, 28), (64, 4, 3, 3), 2, False),
+        ((8, 64, 28, 28), (64, 64, 3, 3), 1, False),
+        ((8, 64, 28, 28), (64, 64, 3, 3), (1, 2), True),
+        ((8, 64, 28), (64, 64, 3), 2, True),
+        ((8, 64, 28, 28), (64, 64, 1, 1), 2, False),
+    ],
+)
+@pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
+def test_channels_that_are_last_are_moved_in_memory(input, weight, stride, moved, last):
+    """Behind a barrier, of one axis, as a transposition alone is another order for XLA to loop over."""
+    convolution = layer(input, weight, stride, 1, last, "float32")
+    x = convolution.shape(input[0], input[2:], input[1])
+    g = convolution.shape(input[0], convolution.out_spatial, weight[0])
+    shapes = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in {"x": x, "g": g, "w": weight}.items()}
+    for part, names in (("output", "xw"), ("input_gradient", "wg"), ("weight_gradient", "xg")):
+        engine, own = choice.chosen(convolution, part, weight, shapes["x"])
+        assert own.channels_moved == (moved and last)
+        function = with_channels_first(getattr(engine, part), part)
+        made = equations(jax.make_jaxpr(partial(function, own))(*(shapes[name] for name in names)).jaxpr)
+        barriers = [one.invars[0].aval for one in made if one.primitive.name == "optimization_barrier"]
+        flat = [one.size for one in barriers if one.ndim == 1]
+        # What is given and, of an image, what is made.
+        for name in "xg" if moved and last else ():
+            assert shapes[name].size in flat, (part, name)
+
+
+@pytest.mark.parametrize(("platform", "moved"), [("cuda", 2), ("cpu", 0)])
+def test_channels_are_moved_for_an_accelerator_alone(platform, moved):
+    """The input, and the output of as many entries."""
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((2, 12, 12, 16), (16, 1, 3, 3))]
+    layer = jax.jit(partial(jaxconv.conv2d, padding=1, groups=16, data_format="channels_last"))
+    text = export.export(layer, platforms=[platform])(*shapes).mlir_module()
+    flat = [line for line in text.splitlines() if "optimization_barrier" in line and "tensor<4608xf32>" in line]
+    assert len(flat) == moved
 
 
 def test_gradients_for_every_sample_are_one_product():
