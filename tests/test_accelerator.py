@@ -5,6 +5,7 @@ Where there is none the same functions run on a CPU, in the way that they would 
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -114,7 +115,8 @@ def test_channels_that_are_last_are_moved_in_memory(input, weight, stride, moved
     convolution = layer(input, weight, stride, 1, last, "float32")
     x = convolution.shape(input[0], input[2:], input[1])
     g = convolution.shape(input[0], convolution.out_spatial, weight[0])
-    shapes = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in {"x": x, "g": g, "w": weight}.items()}
+    sizes = {"x": x, "g": g, "w": weight}
+    shapes: Any = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in sizes.items()}
     for part, names in (("output", "xw"), ("input_gradient", "wg"), ("weight_gradient", "xg")):
         engine, own = choice.chosen(convolution, part, weight, shapes["x"])
         assert own.channels_moved == (moved and last)
