@@ -105,8 +105,13 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
         # They are a copy of the image, which is so much of U.
         room = (u // 4 - u // convolution.of_phases.window.taps) // 2 - copy
     elif name == "fold" and not convolution.channels_last:
-        # A tile is all that it takes beside them, where others are copied once more; at a stride images are, too.
-        room = 2 * u // 9 - (3 if max(window.stride) > 1 else 1) * copy
+        # A tile is all that it takes beside them, where others are copied once more; at a stride images are, too. An output
+        # of all axes unfolded has the weight as it lies.
+        as_it_lies = part == "output" and convolution.unfolded == window.rank
+        room = 2 * u // 9 - (0 if as_it_lies else 3 if max(window.stride) > 1 else 1) * copy
+    elif _is_strided_gradient(convolution, name, part) and not convolution.channels_last:
+        # Beside the sum, of a tile and what its copies along the first axis are made of.
+        room = (u // 5 - copy) * window.kernel[0] // (window.kernel[0] + window.stride[0])
     else:
         room = u // (18 if name == "taps" else 9) - copy
     return min(wanted, max(u // 36, room) if 8 * copy <= u else u // 12)
@@ -126,12 +131,17 @@ def _has_whole_images(convolution: Convolution, name: str) -> bool:
     return copied and name in ("fold", "stream") and not convolution.channels_last
 
 
+def _is_strided_gradient(convolution: Convolution, name: str, part: str) -> bool:
+    """Whether `stream` makes the weight gradient of images at a stride."""
+    window = convolution.window
+    return name == "stream" and part == "weight_gradient" and window.rank > 1 and max(window.stride) > 1
+
+
 def _fair_tile(convolution: Convolution, name: str, part: str, u: int) -> int:
     """Bytes of a tile of a large U: what stays in the cache and is large enough to multiply."""
     if name == "fold" and convolution.unfolded == 0 and part != "weight_gradient":
         # The rows that two tiles share are multiplied twice.
         return min(_CPU_TILE, u // 12)
-    strided = part == "weight_gradient" and convolution.window.rank > 1 and max(convolution.window.stride) > 1
-    if (name == "fold" or (name == "stream" and strided)) and not convolution.channels_last:
+    if (name == "fold" or _is_strided_gradient(convolution, name, part)) and not convolution.channels_last:
         return min(_FOLD_TILE, max(u // 9, min(_LARGE_TILE, u // 6)))
     return min(_LARGE_TILE, max(u // 18, min(_FAIR_TILE, u // 12)))

@@ -52,7 +52,9 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     tap_axis = 2 + window.rank if convolution.channels_last else 1
     runs = Runs.of(convolution, grid)
     matrix = matrix if runs is None else jnp.flip(matrix, 1)
-    matrix = convolution.made_once(matrix.reshape(*convolution.lead, math.prod(rows), -1))
+    matrix = matrix.reshape(*convolution.lead, math.prod(rows), -1)
+    # Else it is the weight as it lies, of which that would make a copy.
+    matrix = convolution.made_once(matrix) if len(last) or convolution.channels_last else matrix
 
     def cells(places):
         return [window.cells(axis, place, grid.shape[axis]) for axis, place in enumerate(places)]
@@ -86,8 +88,13 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
     in_channels = weight.shape[1] * convolution.groups
     blocks = tuple(-(-size // stride) for size, stride in zip(convolution.spatial, window.stride, strict=True))
     # Of a block: its products, and half of the copy of the cotangent, which is gone before they are added up.
-    size = batch * (in_channels * window.taps + weight.shape[0] // 2) * jnp.dtype(convolution.accumulate).itemsize
-    grid = tiles(blocks, size, convolution.tile)
+    cell = batch * jnp.dtype(convolution.accumulate).itemsize
+    size = cell * (in_channels * window.taps + weight.shape[0] // 2)
+    room, row = convolution.tile, size * math.prod(blocks[1:])
+    if convolution.spatial[0] % window.stride[0] and row <= cell * in_channels * math.prod(convolution.spatial):
+        # A row of blocks at least, as of a result that is cut off at last there would be another copy.
+        room = max(room, row)
+    grid = tiles(blocks, size, room)
     if convolution.channels_last:
         # W~, as its entries are moved the least (measured: up to three times as fast for large weights).
         matrix, columns, rows = convolution.matrix(weight), -2, (*window.kernel, weight.shape[1])
@@ -123,7 +130,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
     last = odd[0] if odd and len(cut_axes) == 1 else None
     result_sizes = list(convolution.spatial)
     if last is not None:
-        grid = tiles((*blocks[:last], blocks[last] - 1, *blocks[last + 1 :]), size, convolution.tile)
+        grid = tiles((*blocks[:last], blocks[last] - 1, *blocks[last + 1 :]), size, room)
     else:
         for axis in odd:
             result_sizes[axis] = blocks[axis] * window.stride[axis]
