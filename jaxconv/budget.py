@@ -105,10 +105,10 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
         # They are a copy of the image, which is so much of U.
         room = (u // 4 - u // convolution.of_phases.window.taps) // 2 - copy
     elif name == "fold" and not convolution.channels_last:
-        # A tile is all that it takes beside them, where others are copied once more; at a stride images are, too. An output
-        # of all axes unfolded has the weight as it lies.
-        as_it_lies = part == "output" and convolution.unfolded == window.rank
-        room = 2 * u // 9 - (0 if as_it_lies else 3 if max(window.stride) > 1 else 1) * copy
+        # A tile is all that it takes beside them, where others are copied once more; at a stride images are, too, but of an
+        # output of all axes unfolded.
+        once = max(window.stride) == 1 or (part == "output" and convolution.unfolded == window.rank)
+        room = 2 * u // 9 - (1 if once else 3) * copy
     elif _is_strided_gradient(convolution, name, part) and not convolution.channels_last:
         # Beside the sum, of a tile and what its copies along the first axis are made of.
         room = (u // 5 - copy) * window.kernel[0] // (window.kernel[0] + window.stride[0])

@@ -115,3 +115,14 @@ def test_a_tile_leaves_room_for_copies_of_the_weight(stride, size, channels, meg
     image = jax.ShapeDtypeStruct((2, 256, size, size), jnp.float32)
     _, own = choice.chosen(convolution, "input_gradient", (channels, 256, 3, 3), image)  # type: ignore[arg-type]
     assert own.tile / 2**20 == pytest.approx(megabytes, rel=0.02)
+
+
+@pytest.mark.parametrize(("part", "megabytes"), [("output", 2.18), ("input_gradient", 0.49), ("weight_gradient", 1.12)])
+def test_tiles_at_a_stride_have_the_room_that_is_left(part, megabytes):
+    """Of 17.7 MB of U: an output two ninths less a copy of the weight, of 1.76 MB, and its gradient a fifth less its sum, five
+    eighths of that for a tile and three for what its copies are made of."""
+    window = make_window((5, 5), 3, 2, 1, 2)
+    convolution = Convolution(window, (64, 64), 1, None, jnp.float32, jnp.dtype("float32"))
+    image = jax.ShapeDtypeStruct((4, 96, 64, 64), jnp.float32)
+    _, own = choice.chosen(convolution, part, (192, 96, 5, 5), image)  # type: ignore[arg-type]
+    assert own.tile / 2**20 == pytest.approx(megabytes, rel=0.02)

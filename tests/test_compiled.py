@@ -119,6 +119,31 @@ def test_temporaries_are_a_quarter_of_u_at_most(input, weight, options, last):
     assert temporaries <= min(u / 4, 1.5 * (given + result))
 
 
+STRIDED = [
+    ((4, 96, 64, 64), (192, 96, 5, 5), 3, 2, (0.25, 0.3, 0.25)),
+    ((2, 256, 41, 41), (64, 256, 5, 5), 2, 2, (0.25, 0.35, 0.25)),
+    # Result and input gradient are larger than U, or not much smaller.
+    ((8, 128, 85, 85), (384, 128, 4, 4), 4, 2, (0.25, 0.4, 0.25)),
+    ((16, 384, 41, 41), (384, 384, 2, 2), 3, 1, (0.25, 0.6, 0.25)),
+]
+
+
+@pytest.mark.parametrize(("input", "weight", "stride", "padding", "most"), STRIDED)
+def test_temporaries_of_strided_layers_of_large_weights(input, weight, stride, padding, most):
+    """As many times U, of output and gradients: an input gradient whose last block is cut off, by the axis that the tiles cut,
+    is not copied whole."""
+    x, w = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (input, weight))
+    layer = partial(jaxconv.conv2d, stride=stride, padding=padding)
+    g = jax.eval_shape(layer, x, w)
+    u = 4 * input[0] * np.prod(weight[1:]) * np.prod(g.shape[2:])
+    assert u > 2**24
+    gradients = [lambda x, w, g, part=part: jax.vjp(layer, x, w)[1](g)[part] for part in (0, 1)]
+    for function, share in zip((lambda x, w, g: layer(x, w), *gradients), most, strict=True):
+        memory = jax.jit(function).lower(x, w, g).compile().memory_analysis()
+        assert memory is not None
+        assert memory.temp_size_in_bytes <= share * u
+
+
 @pytest.mark.parametrize("weight", [(64, 1, 5), (64, 64, 5)], ids=["taps", "fold"])
 def test_output_and_gradient_of_one_shape_are_not_copied_from_one_array(weight):
     """Which XLA would do if both were filled with the same before their first tile."""

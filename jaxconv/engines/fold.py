@@ -52,9 +52,7 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     tap_axis = 2 + window.rank if convolution.channels_last else 1
     runs = Runs.of(convolution, grid)
     matrix = matrix if runs is None else jnp.flip(matrix, 1)
-    matrix = matrix.reshape(*convolution.lead, math.prod(rows), -1)
-    # Else it is the weight as it lies, of which that would make a copy.
-    matrix = convolution.made_once(matrix) if len(last) or convolution.channels_last else matrix
+    matrix = convolution.made_once(matrix.reshape(*convolution.lead, math.prod(rows), -1))
 
     def cells(places):
         return [window.cells(axis, place, grid.shape[axis]) for axis, place in enumerate(places)]
