@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from choices import PARTS, chosen, named
+from devices import on_eight
 from jax import export
 from jaxprs import equations
 
@@ -137,6 +138,25 @@ def test_channels_are_moved_for_an_accelerator_alone(platform, moved):
     text = export.export(layer, platforms=[platform])(*shapes).mlir_module()
     flat = [line for line in text.splitlines() if "optimization_barrier" in line and "tensor<4608xf32>" in line]
     assert len(flat) == moved
+
+
+SHARDED = """
+from jaxconv.convolution import Convolution
+from jaxconv.evaluation import input_gradient, output, weight_gradient
+from jaxconv.primitive import ACCELERATOR
+from jaxconv.window import make_window
+for w, stride, groups in (((32, 1, 3, 3), 1, 32), ((64, 32, 3, 3), 2, 1)):
+    window = make_window((3, 3), stride, 1, 1, 2)
+    c = Convolution(window, (16, 16), groups, None, jnp.float32, jnp.float32, True, platform=ACCELERATOR)
+    x, g = c.shape(16, (16, 16), 32), c.shape(16, c.out_spatial, w[0])
+    print(kinds(lambda x, w: output(c, x, w, None), (x, w), (split, whole), split),
+        kinds(lambda w, g: input_gradient(c, w, g), (w, g), (whole, split), split),
+        kinds(lambda x, g: weight_gradient(c, x, g), (x, g), (split, split), whole))
+"""
+
+
+def test_channels_of_a_sharded_batch_are_moved_on_every_device():
+    assert on_eight(SHARDED) == ["[] [] ['all-reduce']"] * 2
 
 
 def test_gradients_for_every_sample_are_one_product():
