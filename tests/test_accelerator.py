@@ -141,17 +141,17 @@ def test_channels_are_moved_for_an_accelerator_alone(platform, moved):
 
 
 SHARDED = """
+from jaxconv import evaluation  # its functions as they are lowered for an accelerator
 from jaxconv.convolution import Convolution
-from jaxconv.evaluation import input_gradient, output, weight_gradient
 from jaxconv.primitive import ACCELERATOR
 from jaxconv.window import make_window
 for w, stride, groups in (((32, 1, 3, 3), 1, 32), ((64, 32, 3, 3), 2, 1)):
     window = make_window((3, 3), stride, 1, 1, 2)
     c = Convolution(window, (16, 16), groups, None, jnp.float32, jnp.float32, True, platform=ACCELERATOR)
     x, g = c.shape(16, (16, 16), 32), c.shape(16, c.out_spatial, w[0])
-    print(kinds(lambda x, w: output(c, x, w, None), (x, w), (split, whole), split),
-        kinds(lambda w, g: input_gradient(c, w, g), (w, g), (whole, split), split),
-        kinds(lambda x, g: weight_gradient(c, x, g), (x, g), (split, split), whole))
+    print(kinds(lambda x, w: evaluation._output(c, x, w, None), (x, w), (split, whole), split),
+        kinds(partial(evaluation._input_gradient, c), (w, g), (whole, split), split),
+        kinds(partial(evaluation._weight_gradient, c), (x, g), (split, split), whole))
 """
 
 
