@@ -109,7 +109,7 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
         # output of all axes unfolded.
         once = max(window.stride) == 1 or (part == "output" and convolution.unfolded == window.rank)
         room = 2 * u // 9 - (1 if once else 3) * copy
-    elif _is_strided_gradient(convolution, name, part) and not convolution.channels_last:
+    elif _is_strided_gradient(convolution, name, part):
         # Beside the sum, of a tile and what its copies along the first axis are made of.
         room = (u // 5 - copy) * window.kernel[0] // (window.kernel[0] + window.stride[0])
     else:
@@ -132,9 +132,9 @@ def _has_whole_images(convolution: Convolution, name: str) -> bool:
 
 
 def _is_strided_gradient(convolution: Convolution, name: str, part: str) -> bool:
-    """Whether `stream` makes the weight gradient of images at a stride."""
-    window = convolution.window
-    return name == "stream" and part == "weight_gradient" and window.rank > 1 and max(window.stride) > 1
+    """Whether `stream` makes the weight gradient of images at a stride, channels first."""
+    images = convolution.window.rank > 1 and not convolution.channels_last
+    return name == "stream" and part == "weight_gradient" and images and max(convolution.window.stride) > 1
 
 
 def _fair_tile(convolution: Convolution, name: str, part: str, u: int) -> int:
@@ -142,6 +142,6 @@ def _fair_tile(convolution: Convolution, name: str, part: str, u: int) -> int:
     if name == "fold" and convolution.unfolded == 0 and part != "weight_gradient":
         # The rows that two tiles share are multiplied twice.
         return min(_CPU_TILE, u // 12)
-    if (name == "fold" or _is_strided_gradient(convolution, name, part)) and not convolution.channels_last:
+    if (name == "fold" and not convolution.channels_last) or _is_strided_gradient(convolution, name, part):
         return min(_FOLD_TILE, max(u // 9, min(_LARGE_TILE, u // 6)))
     return min(_LARGE_TILE, max(u // 18, min(_FAIR_TILE, u // 12)))

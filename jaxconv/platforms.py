@@ -1,4 +1,5 @@
-"""How a function of an engine runs on a CPU, where it is compiled for one, which need not be the process's own platform."""
+"""How a function of an engine runs on the platform that it is compiled for, which need not be the process's own: in calls and
+of bits on a CPU, and on an accelerator with channels first in memory."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,7 +36,7 @@ def with_channels_first(function: Callable[..., Array], part: str) -> Callable[.
 
     def moving(convolution: Convolution, *arrays: Array) -> Array:
         inside = convolution.as_engines_see_it
-        if inside == convolution:
+        if inside is convolution:
             return function(convolution, *arrays)
         moved = (
             laid_out(convolution.channels_second(array)) if at in _IMAGES[part] else array

@@ -11,6 +11,7 @@ from choices import chosen
 from hypothesis import given
 from hypothesis import strategies as st
 from jax import export
+from layers import layer
 
 import jaxconv
 from jaxconv import choice
@@ -92,10 +93,7 @@ def test_parts_are_for_a_cpu(platform, loops):
     ],
 )
 def test_the_rule_takes_many_small_samples_in_parts(input, weight, stride, expected):
-    rank = len(weight) - 2
-    window = make_window(weight[2:], stride, 0, 1, rank)
-    groups = input[1] // weight[1]
-    convolution = Convolution(window, input[2:], groups, None, jnp.float32, jnp.dtype("float32"))
+    convolution = layer(input, weight, 0, input[1] // weight[1], stride)
     assert tuple(own.parts for _, own in chosen(convolution, weight, input[0])) == expected
 
 
@@ -107,22 +105,21 @@ def test_parts_of_a_batch_on_several_devices_have_some_of_each(spread, parts):
     assert choice.chosen(convolution, "output", (32, 1, 80), image)[1].parts == parts  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("stride", "size", "channels", "megabytes"), [(1, 40, 320, 3.44), (2, 81, 160, 2.35)])
-def test_a_tile_leaves_room_for_copies_of_the_weight(stride, size, channels, megabytes):
-    """Two ninths of U, here 6.25 and 6.57 MB, less one copy of 2.81 MB, and at a stride three of 1.41 MB."""
-    window = make_window((3, 3), stride, 1, 1, 2)
-    convolution = Convolution(window, (size, size), 1, None, jnp.float32, jnp.dtype("float32"))
-    image = jax.ShapeDtypeStruct((2, 256, size, size), jnp.float32)
-    _, own = choice.chosen(convolution, "input_gradient", (channels, 256, 3, 3), image)  # type: ignore[arg-type]
-    assert own.tile / 2**20 == pytest.approx(megabytes, rel=0.02)
-
-
-@pytest.mark.parametrize(("part", "megabytes"), [("output", 2.18), ("input_gradient", 0.49), ("weight_gradient", 1.12)])
-def test_tiles_at_a_stride_have_the_room_that_is_left(part, megabytes):
-    """Of 17.7 MB of U: an output two ninths less a copy of the weight, of 1.76 MB, and its gradient a fifth less its sum, five
-    eighths of that for a tile and three for what its copies are made of."""
-    window = make_window((5, 5), 3, 2, 1, 2)
-    convolution = Convolution(window, (64, 64), 1, None, jnp.float32, jnp.dtype("float32"))
-    image = jax.ShapeDtypeStruct((4, 96, 64, 64), jnp.float32)
-    _, own = choice.chosen(convolution, part, (192, 96, 5, 5), image)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("input", "weight", "stride", "padding", "part", "megabytes"),
+    [
+        # Two ninths of U, here 6.25 and 6.57 MB, less one copy of 2.81 MB, and at a stride three of 1.41 MB.
+        ((2, 256, 40, 40), (320, 256, 3, 3), 1, 1, "input_gradient", 3.44),
+        ((2, 256, 81, 81), (160, 256, 3, 3), 2, 1, "input_gradient", 2.35),
+        # Of 17.7 MB of U: an output two ninths less a copy of the weight, of 1.76 MB, and its gradient a fifth less its sum, five
+        # eighths of that for a tile and three for what its copies are made of.
+        ((4, 96, 64, 64), (192, 96, 5, 5), 3, 2, "output", 2.18),
+        ((4, 96, 64, 64), (192, 96, 5, 5), 3, 2, "input_gradient", 0.49),
+        ((4, 96, 64, 64), (192, 96, 5, 5), 3, 2, "weight_gradient", 1.12),
+    ],
+)
+def test_a_tile_leaves_room_for_copies_of_the_weight(input, weight, stride, padding, part, megabytes):
+    image = jax.ShapeDtypeStruct(input, jnp.float32)
+    convolution = layer(input, weight, padding, stride=stride)
+    _, own = choice.chosen(convolution, part, weight, image)  # type: ignore[arg-type]
     assert own.tile / 2**20 == pytest.approx(megabytes, rel=0.02)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 from choices import named
 from jaxprs import equations
+from layers import layer
 
 import jaxconv
 from jaxconv import choice
@@ -155,8 +156,7 @@ LAST = [
 )
 def test_signals_of_few_channels(weight, expected):
     """Of a large U: runs of up to 16 channels are too short to copy."""
-    window = make_window(weight[2:], 1, 0, 1, 1)
-    convolution = Convolution(window, (48000,), 1, None, jnp.float32, jnp.float32)
+    convolution = layer((16, weight[1], 48000), weight)
     assert choice.rule(convolution, "output", weight, 16)[0] == expected
 
 
@@ -165,9 +165,8 @@ def test_signals_of_few_channels(weight, expected):
     [(1024, *row, False) for row in RULE] + [(1, *row, False) for row in SMALL] + [(*row, True) for row in LAST],
 )
 def test_the_rule(batch, weight, stride, groups, expected, last):
-    window = make_window(weight[2:], stride, 0, 1, len(weight) - 2)
-    convolution = Convolution(window, (32,) * window.rank, groups, None, jnp.float32, jnp.float32, last)
-    assert named(convolution, weight, batch) == expected
+    input = (batch, groups * weight[1], *(32,) * len(weight[2:]))
+    assert named(layer(input, weight, 0, groups, stride, channels_last=last), weight, batch) == expected
 
 
 @pytest.mark.parametrize(
@@ -216,9 +215,7 @@ def test_the_rule(batch, weight, stride, groups, expected, last):
 def test_the_rule_for_a_small_u(input, weight, stride, expected):
     """Every threshold from both sides."""
     padding = 0 if stride > 1 else 1 if max(weight[2:]) == 3 else 4
-    window = make_window(weight[2:], stride, padding, 1, len(weight) - 2)
-    convolution = Convolution(window, input[2:], 1, None, jnp.float32, jnp.dtype("float32"))
-    assert named(convolution, weight, input[0]) == expected
+    assert named(layer(input, weight, padding, stride=stride), weight, input[0]) == expected
 
 
 @pytest.mark.parametrize(
@@ -240,9 +237,7 @@ def test_the_rule_for_a_small_u(input, weight, stride, expected):
     ],
 )
 def test_the_rule_for_a_large_u(input, weight, stride, expected):
-    window = make_window(weight[2:], stride, 0, 1, len(weight) - 2)
-    convolution = Convolution(window, input[2:], 1, None, jnp.float32, jnp.dtype("float32"))
-    assert named(convolution, weight, input[0]) == expected
+    assert named(layer(input, weight, stride=stride), weight, input[0]) == expected
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [("bfloat16", "taps"), ("float32", "fold"), ("float64", "fold")])

@@ -4,14 +4,9 @@ import importlib
 import math
 
 import pytest
-from test_tiles import layer, traced
+from layers import given_to, layer
 
 from jaxconv.engines import fold, taps
-
-
-def sizes_of(name, equations_of_all):
-    """Of what is given to every operation of that name."""
-    return [one.invars[0].aval.size for one in equations_of_all if one.primitive.name == name]
 
 
 @pytest.mark.parametrize(
@@ -23,18 +18,15 @@ def test_where_all_axes_are_unfolded_the_weight_is_not_moved(given, weight, stri
     convolution = layer(given, weight, 1, stride=stride, unfolded=len(weight) - 2)
     cotangent = (given[0], weight[0], *convolution.out_spatial)
     for function, second in ((fold.output, weight), (fold.weight_gradient, cotangent)):
-        assert math.prod(weight) not in sizes_of("transpose", traced(function, convolution, given, second))
+        moved = given_to("transpose", function, convolution, given, second)
+        assert math.prod(weight) not in [math.prod(shape) for (shape,) in moved]
 
 
 def test_products_of_an_input_gradient_at_a_stride_are_in_the_order_of_the_weight():
     weight, cotangent = (8, 6, 3, 5), (2, 8, 6, 5)
     convolution = layer((2, 6, 13, 13), weight, 1, stride=2)
-    moved = [
-        one.invars[0].aval.shape
-        for one in traced(fold.input_gradient, convolution, weight, cotangent)
-        if one.primitive.name == "transpose" and one.invars[0].aval.size == math.prod(weight)
-    ]
-    assert moved == [(8, 6 * 15)]
+    moved = [shape for (shape,) in given_to("transpose", fold.input_gradient, convolution, weight, cotangent)]
+    assert [shape for shape in moved if math.prod(shape) == math.prod(weight)] == [(8, 6 * 15)]
 
 
 @pytest.mark.parametrize(
@@ -48,11 +40,9 @@ def test_with_channels_last_the_factor_of_fewer_columns_is_in_front(engine, weig
     convolution = layer(given, weight, weight[2] // 2, channels_last=True, unfolded=2)
     module = importlib.import_module(f"jaxconv.engines.{engine}")
     images = [convolution.shape(4, (12, 12), channels) for channels in (weight[1], weight[0])]
-    products = [
-        one for one in traced(module.weight_gradient, convolution, *images) if one.primitive.name == "dot_general"
-    ]
+    products = given_to("dot_general", module.weight_gradient, convolution, *images)
     assert products
-    columns = [[factor.aval.shape[-1] for factor in one.invars] for one in products]
+    columns = [[factor[-1] for factor in factors] for factors in products]
     assert all(left <= right for left, right in columns)
     assert {right for _, right in columns} == {48 if wide else math.prod(weight[1:])}
 
@@ -73,9 +63,8 @@ def test_with_channels_first_the_better_factor_is_on_the_right(engine, weight, l
     convolution = layer(given, weight, 1, unfolded=2)
     cotangent = (4, weight[0], *convolution.out_spatial)
     module = importlib.import_module(f"jaxconv.engines.{engine}")
-    made = traced(module.weight_gradient, convolution, given, cotangent)
-    products = [one.invars[0].aval.shape[-2] for one in made if one.primitive.name == "dot_general"]
-    assert set(products) == {left}
+    products = given_to("dot_general", module.weight_gradient, convolution, given, cotangent)
+    assert {factor[-2] for factor, _ in products} == {left}
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["channels_first", "channels_last"])
@@ -83,6 +72,5 @@ def test_with_channels_last_weights_of_all_groups_are_side_by_side(last):
     """XLA reads those of one tap as a vector then."""
     convolution = layer((2, 16, 12, 12), (16, 1, 3, 3), 1, 16, channels_last=last)
     image = convolution.shape(2, (12, 12), 16)
-    made = traced(taps.output, convolution, image, (16, 1, 3, 3))
-    factors = [one.outvars[0].aval.shape for one in made if one.primitive.name == "optimization_barrier"]
-    assert ((9 * 16,) in factors) == last
+    factors = given_to("optimization_barrier", taps.output, convolution, image, (16, 1, 3, 3))
+    assert ([(9 * 16,)] in factors) == last

@@ -8,22 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxprs import equations
+from layers import layer, traced
 
 import jaxconv
 from jaxconv.convolution import Convolution
 from jaxconv.engines import fold, taps
 from jaxconv.tiles import held, joined, moved, period, place, stacked, windows
 from jaxconv.window import make_window
-
-
-def layer(given, weight, padding=0, groups=1, stride=1, **more) -> Convolution:
-    window = make_window(weight[2:], stride, padding, 1, len(weight) - 2)
-    return Convolution(window, given[2:], groups, None, jnp.float32, jnp.float32, **more)
-
-
-def traced(function, convolution, *shapes):
-    arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    return list(equations(jax.make_jaxpr(function, static_argnums=0)(convolution, *arrays).jaxpr))
 
 
 @pytest.mark.parametrize(

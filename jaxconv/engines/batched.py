@@ -50,17 +50,17 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     if not _accepts(convolution):
         return stream.weight_gradient(convolution, input, cotangent)
     u, g = _unfold(convolution, input.astype(cotangent.dtype)), _by_group(convolution, cotangent)
+    channels = _rows_axis(convolution)
+    exchanged = convolution.exchanges(g.shape[channels], u.shape[channels])
+    factors = (u, g) if exchanged else (g, u)
     if convolution.channels_last:
-        terms = tuple(range(u.ndim - 1))
-        exchanged = convolution.exchanges(g.shape[-1], u.shape[-1])
-        blocks = lax.dot_general(*((u, g) if exchanged else (g, u)), ((terms, terms), ((), ())), **convolution.dot)
+        terms = tuple(range(channels))
+        blocks = lax.dot_general(*factors, ((terms, terms), ((), ())), **convolution.dot)
     else:
         # XLA would move the positions of several axes, though they lie as those of one.
-        u, g = (factor.reshape(*factor.shape[: 2 + len(convolution.lead)], -1) for factor in (u, g))
-        batch, columns = tuple(range(u.ndim - 2)), u.ndim - 1
-        exchanged = convolution.exchanges(g.shape[-2], u.shape[-2])
-        factors = (u, g) if exchanged else (g, u)
-        blocks = lax.dot_general(*factors, (((columns,), (columns,)), (batch, batch)), **convolution.dot).sum(axis=0)
+        left, right = (factor.reshape(*factor.shape[: channels + 1], -1) for factor in factors)
+        batch, terms = tuple(range(channels)), (channels + 1,)
+        blocks = lax.dot_general(left, right, ((terms, terms), (batch, batch)), **convolution.dot).sum(axis=0)
     return convolution.weight_of(blocks, exchanged).astype(convolution.result)
 
 
