@@ -8,7 +8,7 @@ from jax import Array
 
 from jaxconv.batches import DEVICES, number_of_parts
 from jaxconv.convolution import Convolution
-from jaxconv.counts import cells_held, channels_of, of_phases, samples, unfolded_bytes, unfolded_cells
+from jaxconv.counts import cells_held, cells_in_blocks, channels_of, of_phases, samples, unfolded_bytes, unfolded_cells
 
 ACCELERATOR_TILE = 2**30
 _CPU_TILE = 2**23
@@ -32,19 +32,22 @@ def parts_and_tile(
     15 MB, with all that is in memory for them.
     """
     tile = _tile(convolution, name, part, weight, image)
-    if name not in ("stream", "fold", "phases"):
+    if name not in ("stream", "fold", "phases", "blocks"):
         return 1, tile
     batch, size = image.shape[0], jnp.dtype(convolution.accumulate).itemsize * convolution.mapped
     sample = size * unfolded_cells(convolution, weight, 1)
     u = unfolded_bytes(convolution, weight, image)
     room = _CPU_TILE if u <= SMALL_U else min(_CPU_TILE, u // 9)
     if name == "phases" and convolution.has_phases:
-        name, (convolution, _, weight) = "fold", of_phases(convolution, part, weight)
-    if name == "fold" and not (part == "input_gradient" and max(convolution.window.stride) > 1):
+        name, (convolution, _, weight) = "blocks", of_phases(convolution, part, weight)
+    if name == "blocks" and not convolution.has_blocks:
+        name = "fold"
+    if name == "blocks" or (name == "fold" and not (part == "input_gradient" and max(convolution.window.stride) > 1)):
         # What it writes instead of U.
         positions = convolution.spatial if part == "input_gradient" else convolution.out_spatial
         channels = channels_of(convolution, part, weight)
-        written = convolution.groups * cells_held(convolution.window, convolution.unfolded, *channels)
+        cells = cells_in_blocks if name == "blocks" else cells_held
+        written = convolution.groups * cells(convolution.window, convolution.unfolded, *channels)
         sample = size * written * math.prod(positions)
         if convolution.folds_rows and tile >= _LONG_RUN * batch * size * written:
             return 1, tile
@@ -128,7 +131,7 @@ def _cells_of_whole(convolution: Convolution, part: str, weight: tuple[int, ...]
 def _has_whole_images(convolution: Convolution, name: str) -> bool:
     """Whether whole images of some samples are copied faster than some rows of all: signals, and images at a stride."""
     copied = convolution.window.rank == 1 or max(convolution.window.stride) > 1
-    return copied and name in ("fold", "stream") and not convolution.channels_last
+    return copied and (name == "blocks" or (name in ("fold", "stream") and not convolution.channels_last))
 
 
 def _is_strided_gradient(convolution: Convolution, name: str, part: str) -> bool:

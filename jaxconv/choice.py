@@ -5,6 +5,7 @@
 | depthwise weight gradient of a wide kernel (`_has_wide_kernel`) | `fold` | a product of the taps of two axes |
 | at most 16 pairs of channels in and out a group, and few terms to add (`_is_added_up`) | `taps` | too little to multiply |
 | a long kernel at a stride that divides it (`_takes_phases`) | `phases` | copies without gaps, and fewer |
+| a long kernel of a signal, where blocks save a twenty-fifth (`_taps_of_block`) | `blocks` | a + K / a copies for K |
 | dense input gradient at a stride, few channels out of many (`_is_spread`) | `stream` | a small U of zeros |
 | input gradient at a stride; windows side by side may be for `materialise`, below | `fold` | one product for all phases |
 | U at most 16 MB, less than a fold writes, of many positions (`_is_product_a_sample`) | `batched` | no image is moved |
@@ -12,7 +13,7 @@
 | others at a stride, channels first, where U has at most 16 MB (`_of_small_strided`) | `fold`, mostly | U whole, in few copies |
 | others, stride 1, one group, channels first, U at most 16 MB (`_of_small_plain`) | `fold`, mostly | U whole, in few copies |
 | one tap, stride 1, no padding (`_lies_as_u`) | `batched` | nothing is moved |
-| a signal of at most 8 or 16 taps, U more than 16 MB, channels first (`_copies_signal`) | `fold`, unfolded | both cores copy |
+| a signal of at most 8 taps, U more than 16 MB, channels first (`_copies_signal`) | `fold`, unfolded | both cores copy |
 | no more is moved when only the first axes are unfolded, and the others, of stride 1, folded | `fold` | K1 + K2 for K1 K2 |
 | dense weight gradient of images at a stride, channels first, 8 channels in | `stream` | a product of whole images |
 | dense signals and images at a stride: few channels out (`cheapest_at_stride`) | `fold` | fewer copies |
@@ -22,18 +23,7 @@
 | everything else | `stream` | U in tiles, one large product each |
 
 That is for a CPU, whose tiles fit into its cache, and which takes many small samples in parts of one tile each
-(`jaxconv/budget.py`). For an accelerator, where copies cost most and the cache holds none of them
-(`rule_on_accelerator`):
-
-| what is asked for | engine | why |
-| --- | --- | --- |
-| at most 16 pairs of channels in and out of several groups; for eq. 4, of at most 64 terms | `taps` | no copies |
-| other depthwise weight gradients | `fold` | a product of the taps of two axes |
-| one tap, stride 1, no padding, one group | `batched` | nothing is copied |
-| weight gradient at a stride of at most four channels in or out | `batched` | positions are innermost |
-| at a stride, of at most four channels, signals: U at most 1 GB | `materialise` | U is written and read once |
-| other signals | `stream` | U in tiles |
-| everything else | `fold`, but for the last axis unfolded | less than U is written |
+(`jaxconv/budget.py`). An accelerator has a rule of its own (`jaxconv/accelerator_rule.py`).
 """
 
 import importlib
@@ -45,22 +35,21 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxconv import engines
+from jaxconv.accelerator_rule import moves_channels, rule_on_accelerator
 from jaxconv.budget import ACCELERATOR_TILE, SMALL_U, parts_and_tile
 from jaxconv.convolution import Convolution
 from jaxconv.counts import (
     cells_moved,
-    channels_of,
     cheapest_at_stride,
     fewest_moved,
     folds_twice_as_much,
     of_phases,
     samples,
+    taps_of_block,
     unfolded_bytes,
     unfolded_cells,
 )
-from jaxconv.engines import batched, taps
-from jaxconv.tiles import is_joined
-from jaxconv.window import Window
+from jaxconv.engines import batched
 
 ENGINES = ("auto", *engines.NAMES)
 
@@ -82,6 +71,8 @@ _MANY_CHANNELS = 64
 _TAPS_A_PHASE = 8
 _FEW_COPIES = 8
 _LONG_RUN = 8
+_LONG_KERNEL = 12
+_SAVED = 1.04
 # Output and gradients of a U of more than this take more than 32 MB together, with the copies that U is made of. XLA would keep
 # the temporaries of all at the same time, and the allocator of Linux maps so much memory anew at every call, which takes longer
 # than a small convolution.
@@ -107,7 +98,9 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
         return "taps", 0
     strided_whole = fits and window.taps > 1 and max(window.stride) > 1 and not convolution.channels_last
     if _takes_phases(convolution, part, weight, fits):
-        return "phases", fewest_moved(*of_phases(convolution, part, weight), window.rank)
+        return "phases", _unfolded_of_phases(convolution, part, weight)
+    if 1 < (in_block := _taps_of_block(convolution, part, weight, batch, fits)) < window.taps:
+        return "blocks", in_block
     if part == "input_gradient" and max(window.stride) > 1 and not (strided_whole and window.disjoint):
         return "stream" if _is_spread(convolution, weight) else "fold", 0
     small_sample = _is_small_sample(convolution, part, weight, unfolded)
@@ -117,7 +110,7 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
         return _of_small_strided(convolution, part, weight)
     if fits and not few and convolution.mapped == 1 and _is_plain(convolution) and not convolution.has_half:
         return _of_small_plain(convolution, part, weight, batch, unfolded)
-    if _is_input(window) and _lies_as_u(convolution, part, weight, fits):
+    if window.trivial and _lies_as_u(convolution, part, weight, fits):
         return "batched", 0
     if _is_dense_at_stride(convolution):
         if part == "output" and unfolded == window.rank:
@@ -134,7 +127,7 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
         if 6 * written[0] <= 5 * written[1]:
             return "fold", unfolded
     elif unfolded < window.rank or _has_long_rows(convolution, part, weight):
-        return "fold", 1 if not fits and _copies_signal(convolution, part, weight) else unfolded
+        return "fold", 1 if not fits and _copies_signal(convolution, part) else unfolded
     small = few and fits and convolution.groups == 1 and part == "weight_gradient"
     return "materialise" if small else "stream", 0
 
@@ -202,10 +195,10 @@ def _of_small_plain(
 ) -> tuple[str, int]:
     """For U of at most 16 MB: `materialise` for a gradient where the weight is large beside it, as that is not moved then; else
     `fold`, whose copies of a whole image both cores make, but for long rows of an image, all of whose axes are unfolded."""
-    rank, entries, u = convolution.window.rank, math.prod(weight), unfolded_cells(convolution, weight, batch)
-    if part == "input_gradient" and 2 * entries >= u and (rank == 1 or unfolded > 0):
-        return "materialise", 0
-    if part == "weight_gradient" and entries >= u:
+    rank = convolution.window.rank
+    if _is_beside_large_weight(convolution, part, weight, batch) and (
+        part != "input_gradient" or rank == 1 or unfolded > 0
+    ):
         return "materialise", 0
     long_rows = 1 < rank == unfolded and convolution.out_spatial[-1] > _SHORT_ROW
     return ("stream", 0) if long_rows and part != "input_gradient" else ("fold", unfolded)
@@ -253,6 +246,37 @@ def _takes_phases(convolution: Convolution, part: str, weight: tuple[int, ...], 
     return long_rows or 4 * moved <= 3 * math.prod(weight[1:])
 
 
+def _taps_of_block(convolution: Convolution, part: str, weight: tuple[int, ...], batch: int, fits: bool) -> int:
+    """How many taps of a signal's kernel are a block, where at least a twenty-fifth less is moved and multiplied than with U, and
+    else all (measured on drawn layers: up to 2.8 times as fast). Not of fewer than 12 taps with channels last, whose windows are
+    runs as they are, and for a gradient where the weight is large beside a small U."""
+    window = convolution.window
+    if window.rank > 1 or window.stride[0] > 1 or convolution.mapped > 1:
+        return window.taps
+    few = convolution.channels_last and window.taps < _LONG_KERNEL
+    if few or (fits and _is_beside_large_weight(convolution, part, weight, batch)):
+        return window.taps
+    taps, saved = taps_of_block(convolution, part, weight)
+    return taps if saved >= _SAVED else window.taps
+
+
+def _unfolded_of_phases(convolution: Convolution, part: str, weight: tuple[int, ...]) -> int:
+    """How many of the first axes are unfolded of what `phases` makes, or taps of a signal where that is taken in blocks."""
+    inner = of_phases(convolution, part, weight)
+    window = inner[0].window
+    if window.rank == 1:
+        taps, saved = taps_of_block(*inner)
+        if 1 < taps < window.taps and saved >= _SAVED:
+            return taps
+    return fewest_moved(*inner, window.rank)
+
+
+def _is_beside_large_weight(convolution: Convolution, part: str, weight: tuple[int, ...], batch: int) -> bool:
+    """Whether what a gradient moves of a weight is large beside U."""
+    moved = {"output": 0, "input_gradient": 2, "weight_gradient": 1}[part] * math.prod(weight)
+    return moved >= unfolded_cells(convolution, weight, batch)
+
+
 def _is_small_sample(convolution: Convolution, part: str, weight: tuple[int, ...], unfolded: int) -> bool:
     """Whether `jax.vmap` asks for the weight gradient of every sample, and U, the only factor that is copied then, has no more
     rows than `fold` would copy; of several axes, stride 1 and channels first (measured: of signals and strided layers slower)."""
@@ -260,11 +284,6 @@ def _is_small_sample(convolution: Convolution, part: str, weight: tuple[int, ...
     each = part == "weight_gradient" and convolution.mapped > 1 and not convolution.channels_last
     plain = window.rank > 1 and max(window.stride) == 1 and window.taps > 1 and batched.has_few_taps(window)
     return each and plain and math.prod(weight[1:]) <= cells_moved(convolution, part, weight, unfolded)
-
-
-def _is_input(window: Window) -> bool:
-    """Whether U has the entries of the input, and no others: of one tap, without stride and padding."""
-    return window.taps == max(window.stride) == 1 and not any(map(any, window.padding))
 
 
 def _lies_as_u(convolution: Convolution, part: str, weight: tuple[int, ...], fits: bool) -> bool:
@@ -289,13 +308,11 @@ def _is_spread(convolution: Convolution, weight: tuple[int, ...]) -> bool:
     return many and folds_twice_as_much(convolution, weight)
 
 
-def _copies_signal(convolution: Convolution, part: str, weight: tuple[int, ...]) -> bool:
+def _copies_signal(convolution: Convolution, part: str) -> bool:
     """Whether a signal of a large U is copied for each of at most eight taps, though products would be fewer: to add these up
-    takes longer, on one core (measured on drawn layers: up to half as long again); of at most 16, which are joined twice, where
-    more than a third as many channels come out."""
-    count, (given, other) = convolution.window.taps, channels_of(convolution, part, weight)
-    few = count <= _FEW_COPIES or (is_joined(count) and 3 * other > given)
-    return few and convolution.window.rank == 1 and _is_plain(convolution) and part != "weight_gradient"
+    takes longer, on one core (measured on drawn layers: up to half as long again)."""
+    few = convolution.window.taps <= _FEW_COPIES and convolution.window.rank == 1
+    return few and _is_plain(convolution) and part != "weight_gradient"
 
 
 def _has_strided_rows(convolution: Convolution) -> bool:
@@ -332,34 +349,6 @@ def _has_long_rows(convolution: Convolution, part: str, weight: tuple[int, ...])
     return 8 * channels * window.stride[-1] <= row
 
 
-def rule_on_accelerator(convolution: Convolution, part: str, weight: tuple[int, ...], fits: bool) -> tuple[str, int]:
-    """The same for an accelerator; `fits` tells whether U is no more than a tile there."""
-    window, pairs = convolution.window, weight[0] * weight[1] // convolution.groups
-    if convolution.groups > 1 and pairs <= _FEW_PRODUCTS:
-        if part != "weight_gradient" or weight[1] * window.taps <= taps.MOST_APART:
-            return "taps", 0
-        if pairs == 1:
-            return "fold", fewest_moved(convolution, part, weight, window.rank)
-    if _is_input(window) and convolution.groups == 1:
-        return "batched", 0
-    strided, few = max(window.stride) > 1, convolution.groups == 1 and min(weight[:2]) <= _FEW_SUMMED
-    if strided and few and part == "weight_gradient" and batched.has_few_taps(window):
-        return "batched", 0
-    if fits and (strided or few or window.rank == 1):
-        return "materialise", 0
-    return ("stream", 0) if window.rank == 1 else ("fold", window.rank - 1)
-
-
-def _moves_channels(convolution: Convolution, weight: tuple[int, ...]) -> bool:
-    """Whether an accelerator moves the channels of images that have them last, and of the result, as XLA's loops share what
-    neighbouring positions read, and not neighbouring channels: of depthwise layers of several axes (measured: up to 3.4 times as
-    fast), and at a stride (up to twice; signals of depthwise layers and groups of four channels take as long either way)."""
-    window = convolution.window
-    if convolution.groups > 1:
-        return weight[0] * weight[1] == convolution.groups and window.rank > 1
-    return window.taps > 1 and max(window.stride) > 1
-
-
 def chosen(convolution: Convolution, part: str, weight: tuple[int, ...], image: Array) -> tuple[Any, Convolution]:
     """The engine that the caller named, or the rule's, and how it is used on the platform, or a CPU where that is not known. An
     empty batch has no tiles, and is left to `materialise`."""
@@ -367,9 +356,11 @@ def chosen(convolution: Convolution, part: str, weight: tuple[int, ...], image: 
     if convolution.engine != "auto":
         name, unfolded = convolution.engine, fewest_moved(convolution, part, weight, convolution.window.rank - 1)
         if name == "phases" and convolution.has_phases:
-            unfolded = fewest_moved(*of_phases(convolution, part, weight), convolution.window.rank)
+            unfolded = _unfolded_of_phases(convolution, part, weight)
+        if name == "blocks" and convolution.window.rank == max(convolution.window.stride) == 1:
+            unfolded = min(max(2, taps_of_block(convolution, part, weight)[0]), convolution.window.taps - 1)
     elif convolution.on_accelerator:
-        channels_moved = convolution.channels_last and _moves_channels(convolution, weight)
+        channels_moved = convolution.channels_last and moves_channels(convolution, weight)
         convolution = replace(convolution, channels_moved=channels_moved)
         name, unfolded = rule_on_accelerator(convolution.as_engines_see_it, part, weight, u <= ACCELERATOR_TILE)
     else:

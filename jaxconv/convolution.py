@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 from typing import Any
 
 import jax
@@ -22,9 +23,10 @@ class Convolution:
 
     `precision` is `jax.lax`'s; `result` the dtype of what an engine returns; `accumulate` the dtype that sums are carried in.
     `channels_last` tells where the channels of input and output are; `engine` is the caller's, or "auto"; `tile` how many
-    bytes an engine that works in tiles may spend on one; `unfolded` how many of the first axes `fold` unfolds; `parts` in how
-    many parts the batch is taken; `bits` the 16-bit dtype of images whose entries are copied, and returned, as bits in uint16;
-    `calls` whether what is better not fused with what takes it is compiled as a call; `alone` whether that is all of it;
+    bytes an engine that works in tiles may spend on one; `unfolded` how many of the first axes `fold` unfolds, or how many of a
+    signal's taps `blocks` does; `parts` in how many parts the batch is taken; `bits` the 16-bit dtype of images whose entries are
+    copied, and returned, as bits in uint16; `calls` whether what is better not fused with what takes it is compiled as a call;
+    `alone` whether that is all of it;
     `channels_moved` whether channels that are last are moved, of a tile by `taps`, or of all on an accelerator; `mapped` how many
     of its kind `jax.vmap` runs at the same time, which share the room for tiles; `spread` whether several devices have it, whose
     samples are not to be moved; `platform` what it is compiled for, "cpu" or "accelerator", or None where that is not known.
@@ -203,6 +205,11 @@ class Convolution:
         return divided and max(window.stride) > 1 and max(window.dilation) == 1 and not self.channels_last
 
     @property
+    def has_blocks(self) -> bool:
+        """Whether a kernel is taken in blocks of `unfolded` taps: a signal's, without a stride."""
+        return self.window.rank == self.window.stride[0] == 1 < self.unfolded < self.window.taps
+
+    @property
     def folds_rows(self) -> bool:
         """Whether `fold` folds the last axis alone, channels first, so that rows of an image may be one run."""
         return 0 < self.unfolded == self.window.rank - 1 and not self.channels_last
@@ -270,3 +277,16 @@ class Convolution:
     def giving(self, result: Any) -> "Convolution":
         """The same with results of another dtype."""
         return replace(self, result=result)
+
+
+def traced_once(function: Callable[..., Array]) -> Callable[..., Array]:
+    """An engine's function of a convolution and arrays, traced once for arrays of the same shapes: an input gradient without a
+    stride is mostly the output of the same convolution again."""
+    traced = jax.jit(function, static_argnums=0, inline=True)
+
+    @wraps(function)
+    def once(convolution: Convolution, *arrays: Array | None) -> Array:
+        # JAX tells an argument that is None from one that is left out.
+        return traced(convolution, *(array for array in arrays if array is not None))
+
+    return once

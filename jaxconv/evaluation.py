@@ -59,7 +59,8 @@ def _is_one_tile(convolution: Convolution, arrays: Sequence[Array]) -> bool:
     """Whether nothing is left for a CPU to do in a way of its own."""
     cells = max(array.size for array in arrays) * convolution.window.taps * math.prod(convolution.window.stride)
     one_tile = cells * jnp.dtype(convolution.accumulate).itemsize <= convolution.tile
-    return one_tile and convolution.parts == 1 and not convolution.channels_moved and not convolution.alone
+    apart = convolution.parts > 1 or convolution.channels_moved or convolution.alone or convolution.has_half
+    return one_tile and not apart
 
 
 def _output(convolution: Convolution, input: Array, weight: Array, bias: Array | None) -> Array:

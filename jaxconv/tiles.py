@@ -302,4 +302,4 @@ def written_out(count: int) -> bool:
 
 _WRITTEN_OUT = 12
 _LOOP, _FEW_CHANNELS = 112, 4
-_FUSED, _MOST_JOINED = 8, 16
+_FUSED, _MOST_JOINED = 8, 24

@@ -63,6 +63,11 @@ class Window:
         """Whether windows lie side by side, no cell in two of them and none between them."""
         return self.kernel == self.stride and max(self.dilation) == 1
 
+    @property
+    def trivial(self) -> bool:
+        """Whether U has the entries of the input, and no others: of one tap, without stride and padding."""
+        return self.taps == max(self.stride) == 1 and not any(map(any, self.padding))
+
     def extent(self, axis: int) -> int:
         """Input cells from the first tap to the last, both included."""
         return self.dilation[axis] * (self.kernel[axis] - 1) + 1

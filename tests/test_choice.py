@@ -1,6 +1,7 @@
 """The rule that chooses an engine, from static shapes, dtype and layout; and an engine that is named."""
 
 import importlib
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -54,8 +55,8 @@ RULE = [
     ((64, 64, 16), 4, 1, ("phases 0", "phases 1", "phases 0")),
     ((64, 32, 2, 2), 2, 1, ("fold 2", "fold 0", "fold 2")),
     ((64, 64, 12), 4, 1, ("fold 1", "fold 0", "fold 1")),
-    ((48, 16, 16), 1, 1, ("stream", "fold 0", "stream")),
-    ((96, 32, 9), 1, 1, ("stream", "fold 0", "stream")),
+    ((48, 16, 16), 1, 1, ("stream", "blocks 4", "stream")),
+    ((96, 32, 9), 1, 1, ("stream", "blocks 3", "stream")),
     ((4, 128, 25), 3, 1, ("fold 0", "stream", "fold 1")),
     ((3, 128, 5, 5), 2, 1, ("fold 0", "stream", "stream")),
     ((24, 128, 5, 5), 2, 1, ("stream", "fold 0", "stream")),
@@ -195,6 +196,10 @@ def test_the_rule(batch, weight, stride, groups, expected, last):
         ((4, 512, 7, 7), (512, 512, 3, 3), 1, ("fold 1", "materialise", "materialise")),
         ((2, 256, 20, 20), (512, 256, 3, 3), 1, ("fold 1", "materialise", "fold 1")),
         ((4, 64, 16, 16), (512, 64, 5, 5), 1, ("fold 1", "fold 1", "fold 1")),
+        ((1, 64, 208), (92, 64, 16), 1, ("blocks 8", "blocks 4", "blocks 4")),
+        ((1, 64, 208), (110, 64, 16), 1, ("blocks 8", "materialise", "blocks 8")),
+        ((1, 64, 208), (200, 64, 16), 1, ("fold 1", "materialise", "fold 1")),
+        ((1, 64, 208), (201, 64, 16), 1, ("fold 1", "materialise", "materialise")),
         # Long rows.
         ((4, 3, 56, 32), (128, 3, 9, 9), 1, ("batched", "batched", "batched")),
         ((4, 16, 12, 32), (256, 16, 3, 3), 1, ("fold 2", "fold 0", "fold 2")),
@@ -208,8 +213,8 @@ def test_the_rule(batch, weight, stride, groups, expected, last):
         ((8, 3, 47, 47), (53, 3, 3, 3), 2, ("fold 2", "fold 0", "batched")),
         # Few rows of a long kernel at a stride.
         ((16, 4, 3000), (128, 4, 8), 2, ("phases 1", "phases 0", "batched")),
-        ((4, 10, 3000), (64, 10, 32), 2, ("phases 1", "phases 0", "batched")),
-        ((4, 11, 3000), (64, 11, 32), 2, ("phases 1", "phases 0", "phases 1")),
+        ((4, 10, 3000), (64, 10, 32), 2, ("phases 8", "phases 2", "batched")),
+        ((4, 11, 3000), (64, 11, 32), 2, ("phases 8", "phases 4", "phases 8")),
     ],
 )
 def test_the_rule_for_a_small_u(input, weight, stride, expected):
@@ -221,12 +226,20 @@ def test_the_rule_for_a_small_u(input, weight, stride, expected):
 @pytest.mark.parametrize(
     ("input", "weight", "stride", "expected"),
     [
-        # A signal of 9 to 16 taps is copied where more than a third as many channels come out.
-        ((16, 48, 3000), (17, 48, 16), 1, ("fold 1", "fold 1", "fold 0")),
-        ((16, 48, 3000), (16, 48, 16), 1, ("fold 0", "fold 1", "fold 0")),
-        ((16, 48, 3000), (17, 48, 17), 1, ("fold 0", "fold 1", "fold 0")),
-        ((16, 48, 3000), (143, 48, 16), 1, ("fold 1", "fold 1", "fold 1")),
-        ((16, 48, 3000), (144, 48, 16), 1, ("stream", "fold 0", "stream")),
+        # A signal of eight taps is copied where there is nothing to gain from blocks.
+        ((16, 64, 3000), (8, 64, 8), 1, ("fold 1", "fold 1", "fold 0")),
+        ((16, 64, 3000), (8, 64, 9), 1, ("fold 0", "fold 1", "fold 0")),
+        # Blocks: where they save a twenty-fifth, also of the phases of a stride.
+        ((16, 48, 3000), (70, 48, 9), 1, ("blocks 3", "blocks 3", "blocks 3")),
+        ((16, 48, 3000), (71, 48, 9), 1, ("fold 1", "blocks 3", "blocks 3")),
+        ((16, 48, 3000), (116, 48, 9), 1, ("fold 1", "blocks 3", "blocks 3")),
+        ((16, 48, 3000), (117, 48, 9), 1, ("fold 1", "blocks 3", "fold 1")),
+        ((16, 48, 3000), (31, 48, 9), 1, ("blocks 3", "fold 1", "blocks 3")),
+        ((8, 32, 6000), (174, 32, 32), 2, ("phases 8", "phases 4", "phases 8")),
+        ((8, 32, 6000), (175, 32, 32), 2, ("phases 1", "phases 4", "phases 8")),
+        # What the products beyond the ends cost counts.
+        ((64, 48, 200), (48, 48, 96), 1, ("fold 0", "blocks 16", "fold 0")),
+        ((64, 48, 900), (48, 48, 96), 1, ("blocks 12", "blocks 12", "blocks 12")),
         # All that an image's taps see is copied where that is no more than a sixth dearer than to fold an axis.
         ((32, 16, 56, 56), (14, 16, 7, 7), 2, ("fold 2", "fold 0", "stream")),
         ((32, 16, 56, 56), (13, 16, 7, 7), 2, ("fold 1", "fold 0", "stream")),
@@ -238,6 +251,21 @@ def test_the_rule_for_a_small_u(input, weight, stride, expected):
 )
 def test_the_rule_for_a_large_u(input, weight, stride, expected):
     assert named(layer(input, weight, stride=stride), weight, input[0]) == expected
+
+
+@pytest.mark.parametrize(
+    ("taps", "mapped", "last", "expected"),
+    [
+        (11, 1, True, ("fold 0", "fold 0", "stream")),
+        (12, 1, True, ("blocks 4", "blocks 4", "blocks 4")),
+        (11, 1, False, ("blocks 4", "blocks 4", "blocks 4")),
+        (11, 2, False, ("fold 0", "fold 0", "fold 0")),
+    ],
+)
+def test_blocks_are_of_a_signal_that_has_no_runs_as_it_is(taps, mapped, last, expected):
+    """Of at least 12 taps with channels last, and not of a gradient for every sample."""
+    convolution = replace(layer((16, 64, 3000), (64, 64, taps), channels_last=last), mapped=mapped)
+    assert named(convolution, (64, 64, taps), 16) == expected
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [("bfloat16", "taps"), ("float32", "fold"), ("float64", "fold")])

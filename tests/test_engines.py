@@ -127,6 +127,25 @@ def test_depthwise_weight_gradient_by_rows(geometry, last, tile):
     check("taps", geometry, tile, last)
 
 
+SIGNALS = [
+    Geometry("whole blocks", (2, 3, 29), (4, 3, 6), {"padding": 2}),
+    Geometry("taps that are none", (1, 4, 23), (6, 2, 5), {"padding": ((4, 1),), "groups": 2}),
+    Geometry("dilated", (3, 2, 40), (2, 2, 7), {"dilation": 3, "padding": 5}),
+    Geometry("longer than the signal", (2, 1, 4), (3, 1, 13), {"padding": 9}),
+    Geometry("at a stride", (2, 2, 37), (3, 2, 10), {"stride": 2, "padding": 1}),
+]
+
+
+@pytest.mark.parametrize("tile", [1, 600, 2**23], ids=["a position", "some", "all"])
+@pytest.mark.parametrize("last", [False, True], ids=["channels_first", "channels_last"])
+@pytest.mark.parametrize("unfolded", [2, 3, 4])
+@pytest.mark.parametrize("geometry", SIGNALS, ids=[g.name for g in SIGNALS])
+def test_blocks_of_taps(geometry, unfolded, last, tile):
+    """Of a signal at a stride, with channels first, those of its phases."""
+    stride = geometry.options.get("stride", 1)
+    check("blocks" if stride == 1 else "phases", geometry, tile, last and stride == 1, unfolded)
+
+
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("place", [0, 3], ids=["input", "cotangent"])
 @pytest.mark.parametrize(("engine", "tile"), [("stream", 2 * 4 * 2 * 4), ("fold", 2 * 4 * 5 * 4)])

@@ -48,7 +48,7 @@ def test_every_engine_has_its_proofs():
     for name in files:
         told = Counter(proof.statement for proof in STATEMENTS if proof.subject == f"engine {name}")
         own = [(geometry, options) for engine, geometry, options in engine_proofs.OWN if engine == name]
-        elsewhere = {"channels_last", "platform"}
+        elsewhere = {"channels_last", "platform", "unfolded"}
         geometries = [*proofs.GEOMETRIES, *(geometry for geometry, options in own if not elsewhere & options.keys())]
         parts = ("output", "input gradient", "weight gradient")
         plain = [f"{part} is its definition" for part in parts] + [f"VJP of {part}" for part in parts]
@@ -60,6 +60,9 @@ def test_every_engine_has_its_proofs():
                 assert [told.pop(f"{statement}, channels last, {way}") for statement in plain] == [1] * 6
             for way in ("on an accelerator", "channels last, on an accelerator"):
                 assert [told.pop(f"{statement}, {way}") for statement in plain] == [1] * 6
+        ways = {"blocks": ("2 taps a block", "channels last, 2 taps a block"), "phases": ("2 taps a block",)}
+        for way in ways.get(name, ()):
+            assert [told.pop(f"{statement}, {way}") for statement in plain] == [1] * 6
         if name == "fold":
             # With one axis unfolded on all, with two on those of two axes and more, with three on those of three.
             for unfolded in (1, 2, 3):

@@ -88,9 +88,9 @@ def test_what_is_joined_is_one_fused_loop(count):
     assert fusions == [1, 1 if count <= 8 else count]
 
 
-@pytest.mark.parametrize(("count", "loops"), [(1, 0), (16, 0), (17, 1)])
+@pytest.mark.parametrize(("count", "loops"), [(1, 0), (24, 0), (25, 1)])
 def test_many_are_stacked_in_a_loop(count, loops):
-    image = jnp.arange(3 * 40.0).reshape(3, 40)
+    image = jnp.arange(3 * 50.0).reshape(3, 50)
 
     def stack(image):
         return stacked(lambda index: jax.lax.dynamic_slice_in_dim(image, index, 20, 1), count, 1)

@@ -266,9 +266,11 @@ def test_second_derivatives_carry_their_sums_in_float32(dtype):
     weight = jnp.ones((1, 1, 30), dtype)
     direction = weight.at[0, 0, 29].set(256)
     input = jnp.ones((1, 1, 90), dtype)
-    inner = jax.grad(lambda x, w: jnp.sum(jaxconv.conv1d(x, w)), argnums=1)
+    inner = jax.grad(lambda x, w: jnp.sum(jaxconv.conv(x, w)), argnums=1)
     by_input = jax.grad(lambda x: jnp.vdot(inner(x, weight), direction))(input)
     assert float(by_input[0, 0, 40]) == float(jnp.asarray(285, dtype))
+    image = jax.grad(lambda x: jnp.vdot(inner(x, weight.reshape(1, 1, 5, 6)), direction.reshape(1, 1, 5, 6)))
+    assert float(image(jnp.ones((1, 1, 15, 15), dtype))[0, 0, 7, 7]) == float(jnp.asarray(285, dtype))
     columns = jnp.ones((1, 30, 35), dtype)
     folded = jaxconv.fold(columns.at[0, 29].set(256), (64,), (30,))
     fold = jax.vjp(lambda u: jaxconv.fold(u, (64,), (30,)), columns)[1]

@@ -14,29 +14,28 @@ from functools import partial
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxconv.convolution import Convolution
+from jaxconv import folded
+from jaxconv.convolution import Convolution, traced_once
 from jaxconv.copies import copies, read, seen_cells, shifted
 from jaxconv.counts import cells_held
 from jaxconv.engines import stream
 from jaxconv.runs import Runs
 from jaxconv.tiles import (
-    Start,
     Tiles,
     blank,
-    each,
     interleaved,
     moved,
-    piece,
     put,
     tiles,
     tiles_of_terms,
     written_out,
 )
-from jaxconv.window import Cells, Place, Taps, backward_taps, forward_taps
+from jaxconv.window import Cells, Place, backward_taps, forward_taps
 
 IN_TILES = True
 
 
+@traced_once
 def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None = None) -> Array:
     """Eq. 2, the sum over channels and the first axes' taps before the sum over the others' taps."""
     window, unfolded = convolution.window, convolution.unfolded
@@ -60,15 +59,15 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     def step(places, result):
         u, seen = copies(convolution, input, range(unfolded), taps, grid.shape, cells(places))
         starts = [place.start for place in places]
-        products = _products(convolution, matrix, rows, u)
+        products = folded.products(convolution, matrix, rows, u)
         if runs is not None:
             sums = runs.summed(products, (convolution.groups, rows[-1], batch))
-            return put(result, _image(convolution, sums, bias), 2, runs.starts(starts))
+            return put(result, folded.as_image(convolution, sums, bias), 2, runs.starts(starts))
         for axis in reversed(range(unfolded, window.rank)):
             before = axis - unfolded
             at = _spatial_axis(convolution, axis, before)
-            products = _sum(products, tap_axis + before, at, seen[axis], grid.shape[axis])
-        return put(result, _image(convolution, products, bias), convolution.first_spatial, starts)
+            products = folded.sum_of_taps(products, tap_axis + before, at, seen[axis], grid.shape[axis])
+        return put(result, folded.as_image(convolution, products, bias), convolution.first_spatial, starts)
 
     sizes = grid.sizes if runs is None else runs.shape(grid.sizes)
     result = blank(convolution.shape(batch, sizes, out_channels), convolution.stored, weight, input)
@@ -110,17 +109,17 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
         cells = [window.backward_cells(axis, places[axis], lengths[axis]) for axis in axes]
         cells, skipped = seen_cells(sizes, cells, [written_out(max(some.count for some in own)) for own in phases])
         image = read(convolution, cotangent, cells, at_once=window.rank > 1)
-        products = _products(convolution, matrix, rows, convolution.for_sums(image, cotangent.dtype), columns)
+        products = folded.products(convolution, matrix, rows, convolution.for_sums(image, cotangent.dtype), columns)
         begins = [place.start * stride for place, stride in zip(places, window.stride, strict=True)]
         for axis in reversed(axes):
             taps = [shifted(some, skipped[axis]) for some in phases[axis]]
             at, begin, there = _spatial_axis(convolution, axis, axis), begins[axis], result_sizes[axis]
-            sums = [_sum(products, tap_axis + axis, at, some, lengths[axis]) for some in taps]
+            sums = [folded.sum_of_taps(products, tap_axis + axis, at, some, lengths[axis]) for some in taps]
             products = interleaved(sums, at)
             if isinstance(begin, int):
                 # The last block may have fewer positions.
                 products = lax.slice_in_dim(products, 0, min(products.shape[at], there - begin), axis=at)
-        return put(result, _image(convolution, products, bias), convolution.first_spatial, begins)
+        return put(result, folded.as_image(convolution, products, bias), convolution.first_spatial, begins)
 
     cut_axes = [axis for axis, count in enumerate(grid.counts) if count > 1]
     odd = [axis for axis in cut_axes if convolution.spatial[axis] % window.stride[axis]]
@@ -143,7 +142,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
 
 def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
     """Eq. 4, with the cotangent unfolded in place of the input on the folded axes, which must have stride 1."""
-    window, unfolded, groups = convolution.window, convolution.unfolded, convolution.groups
+    window, unfolded = convolution.window, convolution.unfolded
     if max((1, *window.stride[unfolded:])) > 1:
         return stream.weight_gradient(convolution, input, cotangent)
     batch, spatial, in_channels = convolution.sizes(input)
@@ -163,41 +162,19 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
         return [places[axis].cells(grid.shape[axis]) for axis in axes[:unfolded]] + seen
 
     taps = [forward_taps(window, axis) for axis in axes], [backward_taps(window, axis, 0) for axis in axes]
-    kernel, outer, inner = window.kernel, out_channels // groups, in_channels // groups
-    rows, columns = math.prod(kernel[unfolded:]) * outer, math.prod(kernel[:unfolded]) * inner
-    exchanged = convolution.exchanges(rows, columns)
 
-    def step(places, total):
+    def copied(places: list[Place]) -> tuple[Array, Array]:
         u, _ = copies(convolution, input, axes[:unfolded], taps[0], grid.shape, ahead(places))
         g, _ = copies(convolution, cotangent, axes[unfolded:], taps[1], grid.shape, back(places))
-        u, g = _as_factor(convolution, u), _as_factor(convolution, g)
-        new = grid.is_new(places)
-        if new is not None:
-            # In both factors, since zero times infinity is no zero.
-            new = jnp.tile(new.reshape(-1), batch)
-            new = new[:, None] if convolution.channels_last else new
-            u, g = (jnp.where(new, factor, jnp.zeros((), factor.dtype)) for factor in (u, g))
-        terms = u.ndim - (2 if convolution.channels_last else 1)
-        return total + convolution.product(*((u, g) if exchanged else (g, u)), terms, terms)
-
-    shape = (columns, rows) if exchanged else (rows, columns)
-    total = blank((*convolution.lead, *shape), convolution.accumulate, input, cotangent)
+        return u, g
 
     def seen(axis: int, place: Place, length: int) -> Cells:
         return (window.cells if axis < unfolded else window.backward_cells)(axis, place, length)
 
     inside = _inside(convolution, grid, seen, (*spatial[:unfolded], *out_spatial[unfolded:]))
-    total = grid.walk(step, total, inside)
-    total = convolution.kept(total) if exchanged else total
-    # Axes of the factors by their names: the taps of a spatial axis by its number.
-    axes_of_g, axes_of_u = ["q", *range(unfolded, window.rank)], ["c", *range(unfolded)]
-    if convolution.channels_last:
-        axes_of_g, axes_of_u = [*axes_of_g[1:], "q"], [*axes_of_u[1:], "c"]
-    names = axes_of_u + axes_of_g if exchanged else axes_of_g + axes_of_u
-    lengths = {"q": outer, "c": inner, **dict(enumerate(kernel))}
-    total = total.reshape(groups, *(lengths[name] for name in names))
-    order = (0, *(1 + names.index(name) for name in ("q", "c", *axes)))
-    return convolution.as_result(moved(total, order).reshape(out_channels, inner, *kernel)).astype(convolution.result)
+    ours, others = ({axis: window.kernel[axis] for axis in some} for some in (axes[:unfolded], axes[unfolded:]))
+    gradient = folded.gradient(convolution, grid, copied, (input, cotangent), ours, others, inside)
+    return convolution.as_result(gradient).astype(convolution.result)
 
 
 # A second step, of three axes or with channels last, takes longer to compile than the tenth of time that it saves is worth.
@@ -222,50 +199,6 @@ def _bytes(convolution: Convolution, batch: int, channels: int, out_channels: in
     return batch * cells * jnp.dtype(convolution.accumulate).itemsize
 
 
-def _as_factor(convolution: Convolution, image: Array) -> Array:
-    """(g, *k, channels, N, *spatial) as (g, columns, terms), or (g, N, *spatial, *k, channels) as (g, terms, columns);
-    without g where there is one group."""
-    rank = convolution.window.rank
-    at = 2 + rank if convolution.channels_last else image.ndim - 1 - rank
-    return image.reshape(*convolution.lead, math.prod(image.shape[1:at]), math.prod(image.shape[at:]))
-
-
-def _products(convolution: Convolution, matrix: Array, rows: tuple[int, ...], image: Array, columns: int = -1) -> Array:
-    """The product of a matrix (g, rows, columns), or with its `columns` on another axis, and an image whose channels, and taps if
-    any, these are:
-    (g, *rows, N, *spatial), or (g, N, *spatial, *rows) with channels last."""
-    groups, rank = convolution.groups, convolution.window.rank
-    factor = _as_factor(convolution, image)
-    if convolution.channels_last:
-        product = convolution.product(factor, matrix, factor.ndim - 1, matrix.ndim + columns)
-        return product.reshape(*image.shape[: 2 + rank], *rows)
-    product = convolution.product(matrix, factor, matrix.ndim + columns, factor.ndim - 2)
-    return product.reshape(groups, *rows, *image.shape[-1 - rank :])
-
-
 def _spatial_axis(convolution: Convolution, axis: int, taps: int) -> int:
     """Where a spatial axis is in products that have so many axes of taps still."""
     return 2 + axis if convolution.channels_last else 3 + taps + axis
-
-
-def _sum(products: Array, tap_axis: int, spatial_axis: int, taps: Taps, length: int) -> Array:
-    """The sum over taps of a spatial axis, `length` positions of each; the axis of taps is before it, or behind it."""
-
-    def part(index: Start) -> Array:
-        one = lax.squeeze(piece(products, taps.first + taps.step * index, 1, tap_axis), [tap_axis])
-        return piece(one, taps.at + taps.shift * index, length, spatial_axis, taps.stride)
-
-    if not taps.count:
-        return jnp.zeros_like(part(0))
-    return each(taps.count - 1, lambda index, total: total + part(index + 1), part(0))
-
-
-def _image(convolution: Convolution, sums: Array, bias: Array | None) -> Array:
-    """Sums (g, channels, N, *spatial) or (g, N, *spatial, channels) as an image in the caller's layout, rounded."""
-    if convolution.channels_last:
-        image = jnp.moveaxis(sums, 0, -2)
-        image = image.reshape(*image.shape[:-2], -1)
-    else:
-        image = jnp.moveaxis(sums, 2, 0)
-        image = image.reshape(image.shape[0], -1, *image.shape[3:])
-    return convolution.finished(image, bias)

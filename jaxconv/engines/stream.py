@@ -12,13 +12,14 @@ from functools import partial
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxconv.convolution import Convolution
+from jaxconv.convolution import Convolution, traced_once
 from jaxconv.tiles import Start, Tiles, blank, period, piece, put, stacked, tiles, tiles_of_terms, windows
 from jaxconv.window import Cells, Place, Window
 
 IN_TILES = True
 
 
+@traced_once
 def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None = None) -> Array:
     """Eq. 2, a tile of U at a time."""
     batch, _, _ = convolution.sizes(input)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxconv.convolution import Convolution
+from jaxconv.convolution import Convolution, traced_once
 from jaxconv.tiles import (
     Start,
     Tiles,
@@ -53,6 +53,7 @@ class _Way:
     spatial: tuple[int, ...]
 
 
+@traced_once
 def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None = None) -> Array:
     """Eq. 2, summed tap by tap."""
     window, positions = convolution.window, convolution.out_spatial
@@ -180,20 +181,20 @@ def _depthwise_weight_gradient(convolution: Convolution, input: Array, cotangent
     window, first, accumulate = convolution.window, convolution.first_spatial, convolution.accumulate
     batch, (height, *row), channels = convolution.sizes(cotangent)
     high, *others = (forward_taps(window, axis) for axis in range(window.rank))
-    entries = list(itertools.product(*map(range, window.kernel[1:])))
+    indices = lax.optimization_barrier([[jnp.uint32(tap) for tap in range(size)] for size in window.kernel[1:]])
+    entries = list(itertools.product(*indices))
     # Rows are copied among zeros, some at a time: as many as divide all, so that none comes twice.
     cells = batch * channels * math.prod(row) * jnp.dtype(accumulate).itemsize
-    rows = Tiles((height,), (_divisor(height, convolution.tile // (2 * cells)),))
+    rows = Tiles((height,), (_divisor(height, convolution.tile // cells),))
     whole = [window.cells(axis, Place.known(0, 0), size) for axis, size in enumerate(row, 1)]
 
     def step(places, sums):
         (at,), (length,) = places, rows.shape
         image = convolution.for_sums(convolution.cut(input, [window.cells(0, at, length), *whole]), accumulate)
-        other = piece(convolution.for_tiles(cotangent, at.start), at.start, length, first)
-        other = convolution.for_sums(other, accumulate)
 
         def add(index, sums):
-            line = piece(other, index, 1, first)
+            there = at.start + index
+            line = convolution.for_sums(piece(convolution.for_tiles(cotangent, there), there, 1, first), accumulate)
             lines = piece(image, high.at + high.stride * index, high.count, first, high.shift)
             return [
                 total + _seen(lines, first + 1, others, tap, row) * line
@@ -238,6 +239,7 @@ def _by_rows(convolution: Convolution, way: _Way, sums: Sums, image: Array, weig
     inside = replace(convolution, channels_last=not convolution.channels_moved)
     if inside.channels_last:
         weight = convolution.made_once(jnp.transpose(weight, (*range(2, weight.ndim), 0, 1)))
+    entries = jnp.squeeze(weight)
     size = jnp.dtype(convolution.accumulate).itemsize * batch
     # A position is so many cells of what is given and of the result.
     there = math.prod(way.step)
@@ -251,20 +253,20 @@ def _by_rows(convolution: Convolution, way: _Way, sums: Sums, image: Array, weig
         part = convolution.channels_second(part) if convolution.channels_moved else part
         return convolution.for_sums(part, convolution.accumulate)
 
-    def finished(part: Array, weight: Array) -> Array:
-        return inside.finished(sums(inside, part, weight, grid.shape), bias)
+    def finished(part: Array, entries: Array) -> Array:
+        return inside.finished(sums(inside, part, entries.reshape(weight.shape), grid.shape), bias)
 
     def step(places: list[Place], result: Array) -> Array:
         cells = [way.cells(axis, place, grid.shape[axis]) for axis, place in enumerate(places)]
         part = convolution.cut(image, cells)
         if convolution.channels_moved:
             part = convolution.as_call(given_cells, part)
-            tile = convolution.as_given(convolution.as_call(finished, part, weight))
+            tile = convolution.as_given(convolution.as_call(finished, part, entries))
             tile = laid_out(tile) if grid.shape == way.positions else tile
         elif whole:
-            tile = finished(given_cells(part), weight)
+            tile = finished(given_cells(part), entries)
         else:
-            tile = convolution.as_call(finished, given_cells(part), weight)
+            tile = convolution.as_call(finished, given_cells(part), entries)
         return put(result, tile, 1, [place.start * step for place, step in zip(places, way.step, strict=True)])
 
     # What is cut into tiles has them whole, and may have some cells too many.
