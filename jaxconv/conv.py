@@ -51,7 +51,7 @@ def conv(
         data_format: "channels_first", as the shapes here say, or "channels_last" for input and output `(N, *spatial, C)` or
             `(*spatial, C)`, which costs no transpose. The weight is the same.
         engine: in which order the sums are taken: "auto" (by the rule of `jaxconv.choice`), "stream", "fold", "taps",
-            "batched", "phases" or "materialise".
+            "batched", "blocks", "phases" or "materialise".
         precision: of the products, as in `jax.lax.dot_general`; a tuple is for (input, weight).
         preferred_element_type: dtype of the result, and of the sums that it is rounded from where those are not wider:
             the input's (the default) or a wider one of its kind. Sums are carried in float32 at least and rounded once.

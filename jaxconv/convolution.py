@@ -23,13 +23,13 @@ class Convolution:
 
     `precision` is `jax.lax`'s; `result` the dtype of what an engine returns; `accumulate` the dtype that sums are carried in.
     `channels_last` tells where the channels of input and output are; `engine` is the caller's, or "auto"; `tile` how many
-    bytes an engine that works in tiles may spend on one; `unfolded` how many of the first axes `fold` unfolds, or how many of a
-    signal's taps `blocks` does; `parts` in how many parts the batch is taken; `bits` the 16-bit dtype of images whose entries are
-    copied, and returned, as bits in uint16; `calls` whether what is better not fused with what takes it is compiled as a call;
-    `alone` whether that is all of it;
-    `channels_moved` whether channels that are last are moved, of a tile by `taps`, or of all on an accelerator; `mapped` how many
-    of its kind `jax.vmap` runs at the same time, which share the room for tiles; `spread` whether several devices have it, whose
-    samples are not to be moved; `platform` what it is compiled for, "cpu" or "accelerator", or None where that is not known.
+    bytes an engine that works in tiles may spend on one; `unfolded` how many of the first axes `fold` unfolds, or in how many
+    blocks `blocks` takes a signal's kernel; `parts` in how many parts the batch is taken; `bits` the 16-bit dtype of images whose
+    entries are copied, and returned, as bits in uint16; `calls` whether what is better not fused with what takes it is compiled
+    as a call; `alone` whether that is all of it; `channels_moved` whether channels that are last are moved, of a tile by `taps`,
+    or of all on an accelerator; `mapped` how many of its kind `jax.vmap` runs at the same time, which share the room for tiles;
+    `spread` whether several devices have it, whose samples are not to be moved; `platform` what it is compiled for, "cpu" or
+    "accelerator", or None where that is not known.
     """
 
     window: Window
@@ -206,8 +206,9 @@ class Convolution:
 
     @property
     def has_blocks(self) -> bool:
-        """Whether a kernel is taken in blocks of `unfolded` taps: a signal's, without a stride."""
-        return self.window.rank == self.window.stride[0] == 1 < self.unfolded < self.window.taps
+        """Whether a kernel is taken in `unfolded` blocks: a signal's, without a stride."""
+        window, count = self.window, self.unfolded
+        return window.rank == window.stride[0] == 1 < count <= window.taps and window.has_blocks(count)
 
     @property
     def folds_rows(self) -> bool:

@@ -125,29 +125,24 @@ def of_phases(convolution: Convolution, part: str, weight: tuple[int, ...]) -> t
     return inner, part, (weight[0], weight[1] * math.prod(convolution.window.stride), *inner.window.kernel)
 
 
-def number_of_blocks(window: Window, taps: int) -> int:
-    """Of so many taps each, that make up the kernel of a signal."""
-    return -(-window.taps // taps)
+def cells_in_blocks(window: Window, count: int, given: int, other: int) -> int:
+    """Cells a position that `blocks` has in memory at the same time, for so many blocks, channels of the image that is given and
+    of what is made of it: copies, and products or copies of the cotangent."""
+    return given * window.block(count)[0] + other * count
 
 
-def cells_in_blocks(window: Window, taps: int, given: int, other: int) -> int:
-    """Cells a position that `blocks` has in memory at the same time, for blocks of so many taps, channels of the image that is
-    given and of what is made of it: copies, and products or copies of the cotangent."""
-    return given * taps + other * number_of_blocks(window, taps)
-
-
-def taps_of_block(convolution: Convolution, part: str, weight: tuple[int, ...]) -> tuple[int, float]:
-    """How many taps of a signal's kernel `blocks` copies, so that the least is moved and multiplied, counted as in
-    `cheapest_at_stride`, and how many times as much it would be for one block, which is U."""
+def cheapest_blocks(convolution: Convolution, part: str, weight: tuple[int, ...]) -> tuple[int, float]:
+    """In how many blocks the least of a signal's kernel is moved and multiplied, counted as in `cheapest_at_stride`, and how many
+    times as much it would be in one block, which is U."""
     window, (given, other) = convolution.window, channels_of(convolution, part, weight)
     (size,) = convolution.spatial if part == "input_gradient" else convolution.out_spatial
     added = 1 if part == "weight_gradient" else _ADDED
 
-    def cost(taps: int) -> float:
-        blocks = number_of_blocks(window, taps)
-        written = other if blocks == 1 else added * other * blocks
-        seen = size + window.dilation[0] * taps * (blocks - 1)
-        return seen * (given * taps + written + given * other * taps * blocks / _ROWS_A_COPY)
+    def cost(count: int) -> float:
+        taps, step = window.block(count)
+        written = other if count == 1 else added * other * count
+        seen = size + window.dilation[0] * step * (count - 1)
+        return seen * (given * taps + written + given * other * taps * count / _ROWS_A_COPY)
 
-    taps = min(range(1, window.taps + 1), key=cost)
-    return taps, cost(window.taps) / cost(taps)
+    count = min(filter(window.has_blocks, range(1, window.taps + 1)), key=cost)
+    return count, cost(1) / cost(count)

@@ -52,7 +52,7 @@ OWN: tuple[tuple[str, Geometry, dict[str, Any]], ...] = (
     # A stride that divides the kernel on one axis and on both, with cells that no window reads.
     ("phases", Geometry(1, 2, (1, 2), (7, 4), (4, 2), (2, 1), (1, 1), ((1, 2), (0, 1))), {}),
     ("phases", Geometry(1, 1, (2, 1), (8, 6), (4, 3), (2, 3), (1, 1), ((1, 0), (0, 1))), {}),
-    # Blocks of two taps, with one too many in the last and with none, also of the phases of a stride.
+    # Two blocks that share a tap and two that do not, also of the phases of a stride.
     ("blocks", Geometry(1, 1, (2, 1), (6,), (5,), (1,), (1,), ((2, 1),)), {"unfolded": 2}),
     ("blocks", Geometry(2, 2, (1, 2), (7,), (4,), (1,), (2,), ((1, 2),)), {"unfolded": 2, "channels_last": True}),
     ("phases", Geometry(1, 1, (1, 2), (9,), (6,), (2,), (1,), ((1, 0),)), {"unfolded": 2}),
@@ -92,7 +92,7 @@ def of_engine(name: str, geometry: Geometry, **options: Any) -> Iterator[Proof]:
     layout = "".join(f", {key}".replace("_", " ") for key, value in options.items() if value is True)
     layout += ", on an accelerator" if convolution.on_accelerator else ""
     for unfolded in range(1 + geometry.rank) if name == "fold" else [convolution.unfolded]:
-        of = "axes unfolded" if name == "fold" else "taps a block"
+        of = "axes unfolded" if name == "fold" else "blocks"
         told = layout + (f", {unfolded} {of}" if unfolded else "")
         strides = {"output": (), "input_gradient": geometry.stride, "weight_gradient": geometry.stride[unfolded:]}
         for part, source, result, tensors, shapes, shape in table:

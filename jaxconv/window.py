@@ -68,6 +68,18 @@ class Window:
         """Whether U has the entries of the input, and no others: of one tap, without stride and padding."""
         return self.taps == max(self.stride) == 1 and not any(map(any, self.padding))
 
+    def block(self, count: int) -> tuple[int, int]:
+        """How many neighbouring taps each of so many blocks of a signal's kernel has, and how many taps further on the next one
+        begins. No block has a tap that the kernel has not, as that would multiply what no window sees, perhaps an infinity: where
+        the kernel has no such number of equal parts, neighbouring blocks share some taps."""
+        step = self.taps // count
+        return self.taps - step * (count - 1), step
+
+    def has_blocks(self, count: int) -> bool:
+        """Whether no tap is in more than two of so many blocks."""
+        taps, step = self.block(count)
+        return taps <= 2 * step
+
     def extent(self, axis: int) -> int:
         """Input cells from the first tap to the last, both included."""
         return self.dilation[axis] * (self.kernel[axis] - 1) + 1

@@ -196,8 +196,8 @@ def test_the_rule(batch, weight, stride, groups, expected, last):
         ((4, 512, 7, 7), (512, 512, 3, 3), 1, ("fold 1", "materialise", "materialise")),
         ((2, 256, 20, 20), (512, 256, 3, 3), 1, ("fold 1", "materialise", "fold 1")),
         ((4, 64, 16, 16), (512, 64, 5, 5), 1, ("fold 1", "fold 1", "fold 1")),
-        ((1, 64, 208), (92, 64, 16), 1, ("blocks 8", "blocks 4", "blocks 4")),
-        ((1, 64, 208), (110, 64, 16), 1, ("blocks 8", "materialise", "blocks 8")),
+        ((1, 64, 208), (92, 64, 16), 1, ("blocks 2", "blocks 4", "blocks 4")),
+        ((1, 64, 208), (110, 64, 16), 1, ("blocks 2", "materialise", "blocks 2")),
         ((1, 64, 208), (200, 64, 16), 1, ("fold 1", "materialise", "fold 1")),
         ((1, 64, 208), (201, 64, 16), 1, ("fold 1", "materialise", "materialise")),
         # Long rows.
@@ -213,8 +213,8 @@ def test_the_rule(batch, weight, stride, groups, expected, last):
         ((8, 3, 47, 47), (53, 3, 3, 3), 2, ("fold 2", "fold 0", "batched")),
         # Few rows of a long kernel at a stride.
         ((16, 4, 3000), (128, 4, 8), 2, ("phases 1", "phases 0", "batched")),
-        ((4, 10, 3000), (64, 10, 32), 2, ("phases 8", "phases 2", "batched")),
-        ((4, 11, 3000), (64, 11, 32), 2, ("phases 8", "phases 4", "phases 8")),
+        ((4, 10, 3000), (64, 10, 32), 2, ("phases 2", "phases 8", "batched")),
+        ((4, 11, 3000), (64, 11, 32), 2, ("phases 2", "phases 4", "phases 2")),
     ],
 )
 def test_the_rule_for_a_small_u(input, weight, stride, expected):
@@ -235,11 +235,11 @@ def test_the_rule_for_a_small_u(input, weight, stride, expected):
         ((16, 48, 3000), (116, 48, 9), 1, ("fold 1", "blocks 3", "blocks 3")),
         ((16, 48, 3000), (117, 48, 9), 1, ("fold 1", "blocks 3", "fold 1")),
         ((16, 48, 3000), (31, 48, 9), 1, ("blocks 3", "fold 1", "blocks 3")),
-        ((8, 32, 6000), (174, 32, 32), 2, ("phases 8", "phases 4", "phases 8")),
-        ((8, 32, 6000), (175, 32, 32), 2, ("phases 1", "phases 4", "phases 8")),
+        ((8, 32, 6000), (174, 32, 32), 2, ("phases 2", "phases 4", "phases 2")),
+        ((8, 32, 6000), (175, 32, 32), 2, ("phases 1", "phases 4", "phases 2")),
         # What the products beyond the ends cost counts.
-        ((64, 48, 200), (48, 48, 96), 1, ("fold 0", "blocks 16", "fold 0")),
-        ((64, 48, 900), (48, 48, 96), 1, ("blocks 12", "blocks 12", "blocks 12")),
+        ((64, 48, 200), (48, 48, 96), 1, ("fold 0", "blocks 6", "fold 0")),
+        ((64, 48, 900), (48, 48, 96), 1, ("blocks 8", "blocks 8", "blocks 8")),
         # All that an image's taps see is copied where that is no more than a sixth dearer than to fold an axis.
         ((32, 16, 56, 56), (14, 16, 7, 7), 2, ("fold 2", "fold 0", "stream")),
         ((32, 16, 56, 56), (13, 16, 7, 7), 2, ("fold 1", "fold 0", "stream")),
@@ -257,8 +257,8 @@ def test_the_rule_for_a_large_u(input, weight, stride, expected):
     ("taps", "mapped", "last", "expected"),
     [
         (11, 1, True, ("fold 0", "fold 0", "stream")),
-        (12, 1, True, ("blocks 4", "blocks 4", "blocks 4")),
-        (11, 1, False, ("blocks 4", "blocks 4", "blocks 4")),
+        (12, 1, True, ("blocks 3", "blocks 3", "blocks 3")),
+        (11, 1, False, ("blocks 2", "blocks 2", "blocks 2")),
         (11, 2, False, ("fold 0", "fold 0", "fold 0")),
     ],
 )

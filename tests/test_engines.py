@@ -1,6 +1,7 @@
 """Every engine, in tiles of a few bytes and in both layouts, against torch."""
 
 import importlib
+from collections import Counter
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from oracle import torch_results
 import jaxconv
 from jaxconv.convolution import Convolution
 from jaxconv.engines import NAMES
+from jaxconv.engines import blocks as in_blocks
 from jaxconv.window import make_window
 
 BATCHED = [g for g in GEOMETRIES if len(g.input) == g.rank + 2 and 0 not in g.input]
@@ -128,22 +130,49 @@ def test_depthwise_weight_gradient_by_rows(geometry, last, tile):
 
 
 SIGNALS = [
-    Geometry("whole blocks", (2, 3, 29), (4, 3, 6), {"padding": 2}),
-    Geometry("taps that are none", (1, 4, 23), (6, 2, 5), {"padding": ((4, 1),), "groups": 2}),
+    Geometry("equal blocks", (2, 3, 29), (4, 3, 6), {"padding": 2}),
+    Geometry("shared taps", (1, 4, 23), (6, 2, 7), {"padding": ((4, 1),), "groups": 2}),
     Geometry("dilated", (3, 2, 40), (2, 2, 7), {"dilation": 3, "padding": 5}),
     Geometry("longer than the signal", (2, 1, 4), (3, 1, 13), {"padding": 9}),
-    Geometry("at a stride", (2, 2, 37), (3, 2, 10), {"stride": 2, "padding": 1}),
+    Geometry("at a stride", (2, 2, 41), (3, 2, 12), {"stride": 2, "padding": 1}),
 ]
 
 
 @pytest.mark.parametrize("tile", [1, 600, 2**23], ids=["a position", "some", "all"])
 @pytest.mark.parametrize("last", [False, True], ids=["channels_first", "channels_last"])
-@pytest.mark.parametrize("unfolded", [2, 3, 4])
+@pytest.mark.parametrize("blocks", [2, 3])
 @pytest.mark.parametrize("geometry", SIGNALS, ids=[g.name for g in SIGNALS])
-def test_blocks_of_taps(geometry, unfolded, last, tile):
+def test_blocks_of_a_signal(geometry, blocks, last, tile):
     """Of a signal at a stride, with channels first, those of its phases."""
     stride = geometry.options.get("stride", 1)
-    check("blocks" if stride == 1 else "phases", geometry, tile, last and stride == 1, unfolded)
+    check("blocks" if stride == 1 else "phases", geometry, tile, last and stride == 1, blocks)
+
+
+@pytest.mark.parametrize("taps", range(1, 40))
+def test_every_tap_is_in_one_block_or_in_two(taps):
+    window = make_window((taps,), 1, 0, 1, 1)
+    for count in filter(window.has_blocks, range(1, taps + 1)):
+        length, step = window.block(count)
+        held = Counter(start * step + tap for start in range(count) for tap in range(length))
+        assert held.keys() == set(range(taps))
+        assert set(held.values()) <= {1, 2}
+        assert length == step or taps % count
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["channels_first", "channels_last"])
+@pytest.mark.parametrize("blocks", [2, 3, 4])
+def test_an_infinity_is_not_multiplied_by_a_tap_that_is_none(blocks, last):
+    """Of 13 taps in blocks no position sees another cell than its window does."""
+    window, single = make_window((13,), 1, 0, 1, 1), jnp.dtype("float32")
+    assert window.has_blocks(blocks)
+    convolution = Convolution(window, (40,), 1, None, single, single, last, unfolded=blocks)
+    generator = np.random.default_rng(0)
+    input, weight = generator.normal(size=(1, 2, 40)).astype(single), generator.normal(size=(3, 2, 13)).astype(single)
+    input[0, 1, 20] = np.inf
+    output = convolution.channels_second(in_blocks.output(convolution, convolution.as_given(input), weight))
+    seen = np.arange(28)
+    np.testing.assert_array_equal(np.isfinite(output).all((0, 1)), (seen + 12 < 20) | (seen > 20))
+    assert not np.isnan(output).any()
 
 
 @pytest.mark.parametrize("last", [False, True])

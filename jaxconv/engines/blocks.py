@@ -2,17 +2,20 @@
 
 The taps of a block see what those of the first one see, some positions further on. So the sum over channels and the taps of a
 block is taken of the same copies for all blocks, in one product, and these are added up shifted; eq. 4 has the cotangent copied
-once a block. With `a` taps in a block there are `a + K / a` copies and products in place of `K`, as `fold` has them for an image
-of two axes. For dense layers; strides are left to `fold`.
+once a block. With `b` blocks there are `b + K / b` copies and products in place of `K`, as `fold` has them for an image of two
+axes. A tap that two blocks share counts half in each. For dense layers; strides are left to `fold`.
 """
 
+import math
+
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from jaxconv import folded
 from jaxconv.convolution import Convolution, traced_once
 from jaxconv.copies import copies
-from jaxconv.counts import cells_in_blocks, number_of_blocks
+from jaxconv.counts import cells_in_blocks
 from jaxconv.engines import fold
 from jaxconv.tiles import blank, moved, put, tiles, tiles_of_terms
 from jaxconv.window import Place, Taps
@@ -27,13 +30,10 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
         return fold.output(convolution, input, weight, bias)
     window, last, (batch, _, channels) = convolution.window, convolution.channels_last, convolution.sizes(input)
     taps, blocks = _taps_and_blocks(convolution)
-    # Of the last block some taps may be none.
-    taken = taps.count * blocks.count
-    weight = lax.pad(weight, jnp.zeros((), weight.dtype), [(0, 0, 0), (0, 0, 0), (0, taken - window.taps, 0)])
-    matrix = convolution.by_group(weight).reshape(convolution.groups, -1, weight.shape[1], blocks.count, taps.count)
+    matrix = _in_blocks(convolution, convolution.by_group(weight))
     rows, out_channels = (blocks.count, matrix.shape[1]), weight.shape[0]
     matrix = moved(matrix, (0, 3, 1, 4, 2) if last else (0, 3, 1, 2, 4))
-    matrix = convolution.made_once(matrix.reshape(*convolution.lead, blocks.count * rows[1], -1))
+    matrix = convolution.made_once(matrix.reshape(*convolution.lead, math.prod(rows), -1))
     grid = tiles(convolution.out_spatial, _bytes(convolution, batch, channels, out_channels), convolution.tile)
     (length,) = grid.shape
     seen = length + blocks.shift * (blocks.count - 1)
@@ -79,16 +79,36 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
         return u, g
 
     gradient = folded.gradient(convolution, grid, copied, (input, cotangent), {1: taps.count}, {0: blocks.count})
-    gradient = gradient.reshape(*gradient.shape[:2], -1)[:, :, : convolution.window.taps]
-    return convolution.as_result(gradient).astype(convolution.result)
+    return convolution.as_result(_as_kernel(convolution, gradient)).astype(convolution.result)
 
 
 def _taps_and_blocks(convolution: Convolution) -> tuple[Taps, Taps]:
     """The taps of a block, and the blocks, as an input is read that is cut to the cells of a tile."""
     (dilation,), count = convolution.window.dilation, convolution.unfolded
-    return Taps(count, 0, 1, 0, dilation, 1), Taps(
-        number_of_blocks(convolution.window, count), 0, 1, 0, dilation * count, 1
+    taps, step = convolution.window.block(count)
+    return Taps(taps, 0, 1, 0, dilation, 1), Taps(count, 0, 1, 0, dilation * step, 1)
+
+
+def _in_blocks(convolution: Convolution, weight: Array) -> Array:
+    """A weight (..., k) as (..., blocks, taps), with half of what two blocks share in each."""
+    (taps, step), count = convolution.window.block(convolution.unfolded), convolution.unfolded
+    own = weight[..., : count * step].reshape(*weight.shape[:-1], count, step)
+    if taps == step:
+        return own
+    behind = lax.pad(
+        weight[..., step:], jnp.zeros((), weight.dtype), [(0, 0, 0)] * (weight.ndim - 1) + [(0, 2 * step - taps, 0)]
     )
+    shared = behind.reshape(own.shape)[..., : taps - step]
+    parts = np.ones((count, taps))
+    parts[1:, : taps - step] = parts[:-1, step:] = 0.5
+    return jnp.concatenate([own, shared], -1) * parts.astype(weight.dtype)
+
+
+def _as_kernel(convolution: Convolution, gradient: Array) -> Array:
+    """A gradient (..., blocks, taps) as (..., k), one of those that two blocks share."""
+    _, step = convolution.window.block(convolution.unfolded)
+    own = gradient[..., :step].reshape(*gradient.shape[:-2], -1)
+    return jnp.concatenate([own, gradient[..., -1, step:]], -1)
 
 
 def _bytes(convolution: Convolution, batch: int, channels: int, out_channels: int) -> int:
