@@ -64,6 +64,16 @@ def parts_and_tile(
         least, most = 1, max(min(_FOLD_TILE, fits) // whole, int(whole <= min(_WHOLE_IMAGE, fits)))
         room = max(room, most * sample)
     devices = DEVICES if convolution.spread else 1
+    if u > SMALL_U and name == "blocks":
+        # What the last block sees beyond a tile is multiplied for it alone: so a tile has as few samples as can be, all of each
+        # where that is less than a quarter of U, with a copy of the weight, or three where the sums of parts are added up.
+        gradient = part == "weight_gradient"
+        fits = u // 4 - (3 if gradient else 1) * image.dtype.itemsize * math.prod(weight)
+        whole = size * _cells_of_whole(convolution, part, weight, sample // size)
+        if gradient and whole > fits:
+            return 1, tile
+        count = number_of_parts(batch, 1, max(1, min(_FOLD_TILE, fits) // whole), devices)
+        return count, 2 * room if whole <= fits else max(tile, fits - (whole - sample))
     count = number_of_parts(batch, least, most, devices)
     return count, tile if count == 1 else 2 * room
 

@@ -132,8 +132,8 @@ def cells_in_blocks(window: Window, count: int, given: int, other: int) -> int:
 
 
 def cheapest_blocks(convolution: Convolution, part: str, weight: tuple[int, ...]) -> tuple[int, float]:
-    """In how many blocks the least of a signal's kernel is moved and multiplied, counted as in `cheapest_at_stride`, and how many
-    times as much it would be in one block, which is U."""
+    """In how many blocks the least of a signal's kernel is moved and multiplied, counted as in `cheapest_at_stride`, and how much
+    of what `fold` would have, whose axis is unfolded or not, whichever moves less."""
     window, (given, other) = convolution.window, channels_of(convolution, part, weight)
     (size,) = convolution.spatial if part == "input_gradient" else convolution.out_spatial
     added = 1 if part == "weight_gradient" else _ADDED
@@ -145,4 +145,5 @@ def cheapest_blocks(convolution: Convolution, part: str, weight: tuple[int, ...]
         return seen * (given * taps + written + given * other * taps * count / _ROWS_A_COPY)
 
     count = min(filter(window.has_blocks, range(1, window.taps + 1)), key=cost)
-    return count, cost(1) / cost(count)
+    of_fold = 1 if fewest_moved(convolution, part, weight, 1) else window.taps
+    return count, cost(count) / cost(of_fold)

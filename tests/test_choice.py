@@ -29,7 +29,7 @@ RULE = [
     ((48, 3, 3, 3), 1, 1, ("stream", "fold 0", "stream")),
     ((32, 16, 3, 3, 3), 1, 1, ("fold 2", "fold 1", "fold 2")),
     ((144, 64, 1, 3, 3), 1, 1, ("fold 2", "fold 2", "fold 2")),
-    ((64, 64, 5), 1, 1, ("fold 1", "fold 1", "fold 0")),
+    ((64, 64, 5), 1, 1, ("fold 1", "fold 1", "fold 1")),
     ((24, 1, 25), 1, 1, ("fold 1", "fold 0", "fold 1")),
     ((30, 2, 16), 1, 1, ("fold 1", "fold 0", "batched")),
     ((30, 4, 9), 1, 1, ("fold 1", "fold 0", "batched")),
@@ -235,10 +235,10 @@ def test_the_rule_for_a_small_u(input, weight, stride, expected):
         ((16, 48, 3000), (116, 48, 9), 1, ("fold 1", "blocks 3", "blocks 3")),
         ((16, 48, 3000), (117, 48, 9), 1, ("fold 1", "blocks 3", "fold 1")),
         ((16, 48, 3000), (31, 48, 9), 1, ("blocks 3", "fold 1", "blocks 3")),
-        ((8, 32, 6000), (174, 32, 32), 2, ("phases 2", "phases 4", "phases 2")),
+        ((8, 32, 6000), (174, 32, 32), 2, ("phases 1", "phases 4", "phases 2")),
         ((8, 32, 6000), (175, 32, 32), 2, ("phases 1", "phases 4", "phases 2")),
         # What the products beyond the ends cost counts.
-        ((64, 48, 200), (48, 48, 96), 1, ("fold 0", "blocks 6", "fold 0")),
+        ((64, 48, 200), (48, 48, 96), 1, ("fold 1", "blocks 6", "blocks 8")),
         ((64, 48, 900), (48, 48, 96), 1, ("blocks 8", "blocks 8", "blocks 8")),
         # All that an image's taps see is copied where that is no more than a sixth dearer than to fold an axis.
         ((32, 16, 56, 56), (14, 16, 7, 7), 2, ("fold 2", "fold 0", "stream")),

@@ -51,7 +51,10 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     tap_axis = 2 + window.rank if convolution.channels_last else 1
     runs = Runs.of(convolution, grid)
     matrix = matrix if runs is None else jnp.flip(matrix, 1)
-    matrix = convolution.made_once(matrix.reshape(*convolution.lead, math.prod(rows), -1))
+    matrix = matrix.reshape(*convolution.lead, math.prod(rows), -1)
+    if convolution.channels_last or last or runs is not None:
+        # Else it is the weight as it lies.
+        matrix = convolution.made_once(matrix)
 
     def cells(places):
         return [window.cells(axis, place, grid.shape[axis]) for axis, place in enumerate(places)]
