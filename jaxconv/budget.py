@@ -18,6 +18,7 @@ _FAIR_TILE = 3 * 2**20
 _LARGE_TILE = _CPU_TILE // 2
 _FOLD_TILE = 6 * 2**20
 _WHOLE_IMAGE = 15 * 2**20
+_WHOLE_SIGNAL = 20 * 2**20
 
 
 def parts_and_tile(
@@ -55,6 +56,8 @@ def parts_and_tile(
         sample += size * weight[0] * math.prod(convolution.out_spatial) // 2
     if sample * batch <= tile:
         return 1, tile
+    if u > SMALL_U and name == "blocks":
+        return _parts_of_a_signal(convolution, part, weight, image, sample, tile)
     most = room // sample
     least = max(4, most // 8)
     if u > SMALL_U and _has_whole_images(convolution, name):
@@ -64,16 +67,6 @@ def parts_and_tile(
         least, most = 1, max(min(_FOLD_TILE, fits) // whole, int(whole <= min(_WHOLE_IMAGE, fits)))
         room = max(room, most * sample)
     devices = DEVICES if convolution.spread else 1
-    if u > SMALL_U and name == "blocks":
-        # What the last block sees beyond a tile is multiplied for it alone: so a tile has as few samples as can be, all of each
-        # where that is less than a quarter of U, with a copy of the weight, or three where the sums of parts are added up.
-        gradient = part == "weight_gradient"
-        fits = u // 4 - (3 if gradient else 1) * image.dtype.itemsize * math.prod(weight)
-        whole = size * _cells_of_whole(convolution, part, weight, sample // size)
-        if gradient and whole > fits:
-            return 1, tile
-        count = number_of_parts(batch, 1, max(1, min(_FOLD_TILE, fits) // whole), devices)
-        return count, 2 * room if whole <= fits else max(tile, fits - (whole - sample))
     count = number_of_parts(batch, least, most, devices)
     return count, tile if count == 1 else 2 * room
 
@@ -130,6 +123,29 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
     return min(wanted, max(u // 36, room) if 8 * copy <= u else u // 12)
 
 
+def _parts_of_a_signal(
+    convolution: Convolution, part: str, weight: tuple[int, ...], image: Array, sample: int, tile: int
+) -> tuple[int, int]:
+    """Of a signal in blocks, whose large U a `sample` has so many bytes in place of: in parts of whole samples, of 6 MB or of a
+    single one of up to 20 MB, that are less than a quarter of U with a copy of the weight, or three where sums of parts are added
+    up. Longer ones are faster in tiles of all samples, or of one where what the last block sees beyond a tile's end, and is
+    multiplied for it alone, would be more than an eighth of it."""
+    window, batch = convolution.window, image.shape[0]
+    devices = DEVICES if convolution.spread else 1
+    copies = 3 if part == "weight_gradient" else 1
+    fits = unfolded_bytes(convolution, weight, image) // 4 - copies * image.dtype.itemsize * math.prod(weight)
+    size = jnp.dtype(convolution.accumulate).itemsize * convolution.mapped
+    whole = size * _cells_of_whole(convolution, part, weight, sample // size)
+    if whole <= min(fits, _WHOLE_SIGNAL):
+        count = number_of_parts(batch, 1, max(1, min(_FOLD_TILE, fits) // whole), devices)
+        return count, 2 * (batch // count) * sample
+    (positions,) = convolution.spatial if part == "input_gradient" else convolution.out_spatial
+    beyond = window.dilation[0] * window.block(convolution.unfolded)[1] * (convolution.unfolded - 1)
+    if part == "weight_gradient" or tile * positions >= 8 * beyond * sample * batch:
+        return 1, tile
+    return number_of_parts(batch, 1, 1, devices), max(tile, min(SMALL_U, fits - (whole - sample)))
+
+
 def _cells_of_whole(convolution: Convolution, part: str, weight: tuple[int, ...], multiplied: int) -> int:
     """Entries at a time of a sample that is cut out of the batch: its input, what is `multiplied`, and a cotangent, moved before
     that."""
@@ -141,7 +157,7 @@ def _cells_of_whole(convolution: Convolution, part: str, weight: tuple[int, ...]
 def _has_whole_images(convolution: Convolution, name: str) -> bool:
     """Whether whole images of some samples are copied faster than some rows of all: signals, and images at a stride."""
     copied = convolution.window.rank == 1 or max(convolution.window.stride) > 1
-    return copied and (name == "blocks" or (name in ("fold", "stream") and not convolution.channels_last))
+    return copied and name in ("fold", "stream") and not convolution.channels_last
 
 
 def _is_strided_gradient(convolution: Convolution, name: str, part: str) -> bool:

@@ -88,6 +88,14 @@ def test_parts_are_for_a_cpu(platform, loops):
         ((8, 64, 96, 96), (64, 64, 5, 5), 2, (1, 1, 1)),
         ((2, 64, 32000), (64, 64, 5), 1, (1, 1, 1)),
         ((128, 16, 200), (128, 16, 3), 1, (4, 4, 1)),
+        # Blocks of a signal: whole, of 6 MB or a single one of 20 MB, less than a quarter of U with copies of the weight.
+        ((16, 64, 1280), (64, 64, 16), 1, (8, 16, 16)),
+        ((4, 128, 4097), (128, 128, 11), 1, (4, 4, 1)),
+        ((4, 128, 4098), (128, 128, 11), 1, (4, 1, 1)),
+        ((4, 128, 4561), (128, 128, 11), 1, (1, 1, 1)),
+        # A longer one in tiles of all, or of one where more than an eighth would be beyond the end.
+        ((4, 64, 20000), (64, 64, 45), 1, (1, 1, 1)),
+        ((4, 64, 20000), (64, 64, 46), 1, (4, 4, 1)),
         # What has no tiles has no parts.
         ((512, 96, 14, 14), (96, 1, 3, 3), 1, (1, 1, 1)),
     ],

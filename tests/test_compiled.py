@@ -106,6 +106,9 @@ LARGE = [
     ("three tiles", (2, 96, 60, 60), (48, 96, 3, 3), {"padding": 1}),
     ("a block that is cut off", (32, 384, 800), (96, 384, 3), {"stride": 3, "padding": 1}),
     ("many channels out", (128, 1, 6000), (192, 1, 9), {"padding": 4}),
+    ("blocks", (8, 64, 4000), (64, 64, 25), {"padding": 12}),
+    ("blocks of one signal at a time", (4, 64, 20000), (64, 64, 46), {"padding": 23}),
+    ("blocks of phases", (16, 16, 8000), (64, 16, 64), {"stride": 2}),
     ("image", (1, 16, 4096, 4096), (16, 16, 3, 3), {"padding": 1}),
 ]
 
@@ -142,6 +145,14 @@ def test_temporaries_of_strided_layers_of_large_weights(input, weight, stride, p
         memory = jax.jit(function).lower(x, w, g).compile().memory_analysis()
         assert memory is not None
         assert memory.temp_size_in_bytes <= share * u
+
+
+def test_a_weight_that_lies_as_it_is_multiplied_is_not_copied():
+    """Of a signal all of whose taps are copied, channels first, in tiles."""
+    x, w = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((2, 512, 300), (512, 512, 17)))
+    memory = jax.jit(partial(jaxconv.conv1d, padding=8)).lower(x, w).compile().memory_analysis()
+    assert memory is not None
+    assert memory.temp_size_in_bytes <= 4 * w.size / 4
 
 
 @pytest.mark.parametrize("weight", [(64, 1, 5), (64, 64, 5)], ids=["taps", "fold"])

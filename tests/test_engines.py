@@ -169,7 +169,9 @@ def test_an_infinity_is_not_multiplied_by_a_tap_that_is_none(blocks, last):
     generator = np.random.default_rng(0)
     input, weight = generator.normal(size=(1, 2, 40)).astype(single), generator.normal(size=(3, 2, 13)).astype(single)
     input[0, 1, 20] = np.inf
-    output = convolution.channels_second(in_blocks.output(convolution, convolution.as_given(jnp.asarray(input)), weight))
+    output = convolution.channels_second(
+        in_blocks.output(convolution, convolution.as_given(jnp.asarray(input)), weight)
+    )
     seen = np.arange(28)
     np.testing.assert_array_equal(np.isfinite(output).all((0, 1)), (seen + 12 < 20) | (seen > 20))
     assert not np.isnan(output).any()
