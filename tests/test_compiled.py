@@ -12,7 +12,7 @@ from devices import on_eight
 from jax import export
 
 import jaxconv
-from jaxconv.engines import NAMES
+from jaxconv.engines import NAMES, fold
 
 
 @pytest.mark.parametrize(("platform", "loops"), [("cpu", True), ("cuda", False), ("tpu", False)])
@@ -145,6 +145,24 @@ def test_temporaries_of_strided_layers_of_large_weights(input, weight, stride, p
         memory = jax.jit(function).lower(x, w, g).compile().memory_analysis()
         assert memory is not None
         assert memory.temp_size_in_bytes <= share * u
+
+
+def test_an_input_gradient_at_stride_1_is_traced_once_with_the_output(monkeypatch):
+    """Of the same convolution: there is as much to trace as without it."""
+    copies, x, w = fold.copies, jnp.zeros((4, 96, 40, 40)), jnp.zeros((96, 96, 3, 3))
+    layer = partial(jaxconv.conv2d, padding=1, engine="fold")
+
+    def made(function):
+        calls = []
+        monkeypatch.setattr(fold, "copies", lambda *given: calls.append(given) or copies(*given))
+        jax.clear_caches()
+        jax.jit(function).trace(x, w, x)
+        return len(calls)
+
+    without = made(lambda x, w, g: jax.vjp(lambda w: layer(x, w), w)[1](g))
+    assert without > 0
+    assert made(lambda x, w, g: jax.vjp(layer, x, w)[1](g)) == without
+    jax.clear_caches()  # or what was traced here would be used elsewhere
 
 
 def test_a_weight_that_lies_as_it_is_multiplied_is_not_copied():
