@@ -8,7 +8,16 @@ from jax import Array
 
 from jaxconv.batches import DEVICES, number_of_parts
 from jaxconv.convolution import Convolution
-from jaxconv.counts import cells_held, cells_in_blocks, channels_of, of_phases, samples, unfolded_bytes, unfolded_cells
+from jaxconv.counts import (
+    cells_held,
+    cells_in_blocks,
+    channels_of,
+    of_phases,
+    positions_of,
+    samples,
+    unfolded_bytes,
+    unfolded_cells,
+)
 
 ACCELERATOR_TILE = 2**30
 _CPU_TILE = 2**23
@@ -45,7 +54,7 @@ def parts_and_tile(
         name = "fold"
     if name == "blocks" or (name == "fold" and not (part == "input_gradient" and max(convolution.window.stride) > 1)):
         # What it writes instead of U.
-        positions = convolution.spatial if part == "input_gradient" else convolution.out_spatial
+        positions = positions_of(convolution, part)
         channels = channels_of(convolution, part, weight)
         cells = cells_in_blocks if name == "blocks" else cells_held
         written = convolution.groups * cells(convolution.window, convolution.unfolded, *channels)
@@ -66,8 +75,7 @@ def parts_and_tile(
         whole = size * _cells_of_whole(convolution, part, weight, sample // size)
         least, most = 1, max(min(_FOLD_TILE, fits) // whole, int(whole <= min(_WHOLE_IMAGE, fits)))
         room = max(room, most * sample)
-    devices = DEVICES if convolution.spread else 1
-    count = number_of_parts(batch, least, most, devices)
+    count = number_of_parts(batch, least, most, _devices(convolution))
     return count, tile if count == 1 else 2 * room
 
 
@@ -131,7 +139,7 @@ def _parts_of_a_signal(
     up. Longer ones are faster in tiles of all samples, or of one where what the last block sees beyond a tile's end, and is
     multiplied for it alone, would be more than an eighth of it."""
     window, batch = convolution.window, image.shape[0]
-    devices = DEVICES if convolution.spread else 1
+    devices = _devices(convolution)
     copies = 3 if part == "weight_gradient" else 1
     fits = unfolded_bytes(convolution, weight, image) // 4 - copies * image.dtype.itemsize * math.prod(weight)
     size = jnp.dtype(convolution.accumulate).itemsize * convolution.mapped
@@ -139,11 +147,16 @@ def _parts_of_a_signal(
     if whole <= min(fits, _WHOLE_SIGNAL):
         count = number_of_parts(batch, 1, max(1, min(_FOLD_TILE, fits) // whole), devices)
         return count, 2 * (batch // count) * sample
-    (positions,) = convolution.spatial if part == "input_gradient" else convolution.out_spatial
+    (positions,) = positions_of(convolution, part)
     beyond = window.dilation[0] * window.block(convolution.unfolded)[1] * (convolution.unfolded - 1)
     if part == "weight_gradient" or tile * positions >= 8 * beyond * sample * batch:
         return 1, tile
     return number_of_parts(batch, 1, 1, devices), max(tile, min(SMALL_U, fits - (whole - sample)))
+
+
+def _devices(convolution: Convolution) -> int:
+    """How many devices a part of the batch must have some samples of."""
+    return DEVICES if convolution.spread else 1
 
 
 def _cells_of_whole(convolution: Convolution, part: str, weight: tuple[int, ...], multiplied: int) -> int:

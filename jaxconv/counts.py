@@ -81,6 +81,11 @@ def channels_of(convolution: Convolution, part: str, weight: tuple[int, ...]) ->
     return (out_channels, in_channels) if part == "input_gradient" else (in_channels, out_channels)
 
 
+def positions_of(convolution: Convolution, part: str) -> tuple[int, ...]:
+    """On every axis, of what is summed up: an input gradient has those of the input."""
+    return convolution.spatial if part == "input_gradient" else convolution.out_spatial
+
+
 def fewest_moved(convolution: Convolution, part: str, weight: tuple[int, ...], most: int) -> int:
     """How many of the first axes to unfold, `most` of them at most, and to fold the others: what moves the least memory.
 
@@ -135,7 +140,7 @@ def cheapest_blocks(convolution: Convolution, part: str, weight: tuple[int, ...]
     """In how many blocks the least of a signal's kernel is moved and multiplied, counted as in `cheapest_at_stride`, and how much
     of what `fold` would have, whose axis is unfolded or not, whichever moves less."""
     window, (given, other) = convolution.window, channels_of(convolution, part, weight)
-    (size,) = convolution.spatial if part == "input_gradient" else convolution.out_spatial
+    (size,) = positions_of(convolution, part)
     added = 1 if part == "weight_gradient" else _ADDED
 
     def cost(count: int) -> float:

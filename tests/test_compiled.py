@@ -173,6 +173,15 @@ def test_a_weight_that_lies_as_it_is_multiplied_is_not_copied():
     assert memory.temp_size_in_bytes <= 4 * w.size / 4
 
 
+def test_a_turned_kernel_is_made_once_for_all_parts():
+    """Of the input gradient of a signal all of whose taps are copied, for which a kernel as it lies would need no copy."""
+    x, w = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((16, 64, 4096), (64, 64, 5)))
+    layer = partial(jaxconv.conv1d, padding=2)
+    text = str(jax.jit(lambda x, w, g: jax.vjp(layer, x, w)[1](g)[0]).lower(x, w, x).compile().as_text())
+    assert text.count(" reverse(") == 1
+    assert not [name for name, body in inside_loops(text).items() if " reverse(" in body]
+
+
 @pytest.mark.parametrize("weight", [(64, 1, 5), (64, 64, 5)], ids=["taps", "fold"])
 def test_output_and_gradient_of_one_shape_are_not_copied_from_one_array(weight):
     """Which XLA would do if both were filled with the same before their first tile."""

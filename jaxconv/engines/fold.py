@@ -52,9 +52,7 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     runs = Runs.of(convolution, grid)
     matrix = matrix if runs is None else jnp.flip(matrix, 1)
     matrix = matrix.reshape(*convolution.lead, math.prod(rows), -1)
-    if convolution.channels_last or last or runs is not None:
-        # Else it is the weight as it lies.
-        matrix = convolution.made_once(matrix)
+    matrix = matrix if _is_matrix(convolution) else convolution.made_once(matrix)
 
     def cells(places):
         return [window.cells(axis, place, grid.shape[axis]) for axis, place in enumerate(places)]
@@ -83,7 +81,8 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
     """Eq. 3 and fold. At a stride, input positions come in blocks of `stride`, whose phases are summed apart and interleaved."""
     window = convolution.window
     if max(window.stride) == 1:
-        return output(*convolution.as_output(weight, cotangent), bias)
+        turned, cotangent, kernel = convolution.as_output(weight, cotangent)
+        return output(turned, cotangent, turned.made_once(kernel) if _is_matrix(turned) else kernel, bias)
     batch, sizes, _ = convolution.sizes(cotangent)
     in_channels = weight.shape[1] * convolution.groups
     blocks = tuple(-(-size // stride) for size, stride in zip(convolution.spatial, window.stride, strict=True))
@@ -178,6 +177,11 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     ours, others = ({axis: window.kernel[axis] for axis in some} for some in (axes[:unfolded], axes[unfolded:]))
     gradient = folded.gradient(convolution, grid, copied, (input, cotangent), ours, others, inside)
     return convolution.as_result(gradient).astype(convolution.result)
+
+
+def _is_matrix(convolution: Convolution) -> bool:
+    """Whether a weight is the matrix as it lies: with channels first, and all axes unfolded."""
+    return convolution.unfolded == convolution.window.rank and not convolution.channels_last
 
 
 # A second step, of three axes or with channels last, takes longer to compile than the tenth of time that it saves is worth.

@@ -239,7 +239,7 @@ def _by_rows(convolution: Convolution, way: _Way, sums: Sums, image: Array, weig
     inside = replace(convolution, channels_last=not convolution.channels_moved)
     if inside.channels_last:
         weight = convolution.made_once(jnp.transpose(weight, (*range(2, weight.ndim), 0, 1)))
-    entries = jnp.squeeze(weight)
+    kernel = held(weight)
     size = jnp.dtype(convolution.accumulate).itemsize * batch
     # A position is so many cells of what is given and of the result.
     there = math.prod(way.step)
@@ -253,20 +253,20 @@ def _by_rows(convolution: Convolution, way: _Way, sums: Sums, image: Array, weig
         part = convolution.channels_second(part) if convolution.channels_moved else part
         return convolution.for_sums(part, convolution.accumulate)
 
-    def finished(part: Array, entries: Array) -> Array:
-        return inside.finished(sums(inside, part, entries.reshape(weight.shape), grid.shape), bias)
+    def finished(part: Array) -> Array:
+        return inside.finished(sums(inside, part, kernel(), grid.shape), bias)
 
     def step(places: list[Place], result: Array) -> Array:
         cells = [way.cells(axis, place, grid.shape[axis]) for axis, place in enumerate(places)]
         part = convolution.cut(image, cells)
         if convolution.channels_moved:
             part = convolution.as_call(given_cells, part)
-            tile = convolution.as_given(convolution.as_call(finished, part, entries))
+            tile = convolution.as_given(convolution.as_call(finished, part))
             tile = laid_out(tile) if grid.shape == way.positions else tile
         elif whole:
-            tile = finished(given_cells(part), entries)
+            tile = finished(given_cells(part))
         else:
-            tile = convolution.as_call(finished, given_cells(part), entries)
+            tile = convolution.as_call(finished, given_cells(part))
         return put(result, tile, 1, [place.start * step for place, step in zip(places, way.step, strict=True)])
 
     # What is cut into tiles has them whole, and may have some cells too many.
