@@ -113,8 +113,11 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
         return _of_small_strided(convolution, part, weight)
     if fits and not few and convolution.mapped == 1 and _is_plain(convolution) and not convolution.has_half:
         return _of_small_plain(convolution, part, weight, batch, unfolded)
-    if window.trivial and _lies_as_u(convolution, part, weight, fits):
-        return "batched", 0
+    if window.trivial:
+        if fits and part == "input_gradient" and _has_large_weight(convolution, weight, batch):
+            return "materialise", 0
+        if _lies_as_u(convolution, part, weight, fits):
+            return "batched", 0
     if _is_dense_at_stride(convolution):
         if part == "output" and unfolded == window.rank:
             unfolded = cheapest_at_stride(convolution, weight)
@@ -285,6 +288,13 @@ def _is_beside_large_weight(convolution: Convolution, part: str, weight: tuple[i
     return moved >= unfolded_cells(convolution, weight, batch)
 
 
+def _has_large_weight(convolution: Convolution, weight: tuple[int, ...], batch: int) -> bool:
+    """Whether a weight of one tap and one group has as many entries as the cotangent, channels first (measured on drawn layers:
+    one product that is moved takes two thirds of the time that tiles and products a sample do)."""
+    dense = convolution.groups == convolution.mapped == 1 and not convolution.channels_last
+    return dense and weight[1] >= batch * math.prod(convolution.out_spatial)
+
+
 def _is_small_sample(convolution: Convolution, part: str, weight: tuple[int, ...], unfolded: int) -> bool:
     """Whether `jax.vmap` asks for the weight gradient of every sample, and U, the only factor that is copied then, has no more
     rows than `fold` would copy; of several axes, stride 1 and channels first (measured: of signals and strided layers slower)."""
@@ -296,10 +306,14 @@ def _is_small_sample(convolution: Convolution, part: str, weight: tuple[int, ...
 
 def _lies_as_u(convolution: Convolution, part: str, weight: tuple[int, ...], fits: bool) -> bool:
     """Whether an image is to be multiplied as it is: with channels last of one group, but for the weight gradient of more than 16
-    MB, for which XLA would move all positions; with channels first where it has four times as many positions as channels."""
+    MB, for which XLA would move all positions; with channels first where there are more positions than channels in or out, or,
+    for a weight gradient, four times as many as channels, or small blocks."""
     if convolution.channels_last:
         return convolution.groups == 1 and (part != "weight_gradient" or fits)
-    return 4 * max(weight[0] // convolution.groups, weight[1]) <= math.prod(convolution.spatial)
+    channels, positions = (weight[0] // convolution.groups, weight[1]), math.prod(convolution.spatial)
+    if part == "weight_gradient":
+        return 4 * max(channels) <= positions or _has_small_blocks(convolution, weight)
+    return min(channels) <= positions
 
 
 def _is_dense_at_stride(convolution: Convolution) -> bool:
