@@ -64,7 +64,6 @@ _SMALL_BLOCK = 2**14
 _FEW_POSITIONS = 16
 _MANY_POSITIONS = 500
 _MANY_IN_IMAGES = 1500
-_SHORT_ROW = 32
 _SHORT_RUN = 16
 _MANY_STRIDED = 15
 _MANY_CHANNELS = 64
@@ -190,7 +189,8 @@ def _is_product_a_sample(convolution: Convolution, part: str, weight: tuple[int,
     if part == "weight_gradient":
         few = weight[0] * weight[1] <= _FEW_PRODUCTS
         fewer = rows < folding if rank > 1 else 2 * rows <= 3 * folding
-        return fewer and not few and _has_small_blocks(convolution, weight)
+        small = rank == 1 or math.prod(weight) <= _SMALL_BLOCK // 2
+        return fewer and small and not few and _has_small_blocks(convolution, weight)
     few_rows = rank > 1 and 4 * rows <= positions and 2 * rows <= weight[0]
     many = _MANY_POSITIONS if rank == 1 or rows <= weight[0] else _MANY_IN_IMAGES
     return rows < folding and (few_rows or positions >= many)
@@ -206,8 +206,7 @@ def _of_small_plain(
         part != "input_gradient" or rank == 1 or unfolded > 0
     ):
         return "materialise", 0
-    long_rows = 1 < rank == unfolded and convolution.out_spatial[-1] > _SHORT_ROW
-    return ("stream", 0) if long_rows and part != "input_gradient" else ("fold", unfolded)
+    return "fold", unfolded
 
 
 def _of_small_strided(convolution: Convolution, part: str, weight: tuple[int, ...]) -> tuple[str, int]:

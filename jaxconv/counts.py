@@ -103,8 +103,8 @@ def fewest_moved(convolution: Convolution, part: str, weight: tuple[int, ...], m
         moved = cells_moved(convolution, part, weight, unfolded)
         if rows and unfolded == window.rank:
             moved += given * window.taps
-        if rows and unfolded == 0 and part == "input_gradient":
-            moved += other * window.taps
+        if rows and unfolded == 0 and part != "weight_gradient":
+            moved += 2 * other * window.taps
         # Of a signal what its sides take is not counted: it was measured without.
         seen = (
             cells if axis >= unfolded and window.rank > 1 else positions
