@@ -8,7 +8,7 @@ product with one row for every channel and tap, which fold adds up shifted, ever
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax.numpy as jnp
@@ -21,16 +21,18 @@ from jaxconv.counts import cells_held
 from jaxconv.engines import stream
 from jaxconv.runs import Runs
 from jaxconv.tiles import (
+    Start,
     Tiles,
     blank,
     interleaved,
     moved,
+    piece,
     put,
     tiles,
     tiles_of_terms,
     written_out,
 )
-from jaxconv.window import Cells, Place, backward_taps, forward_taps
+from jaxconv.window import Cells, Place, Taps, backward_reach, backward_taps, forward_taps
 
 IN_TILES = True
 
@@ -103,25 +105,18 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
         matrix, columns, rows = moved(convolution.by_group(weight), order), -1, weight.shape[1:]
         matrix = matrix.reshape(*convolution.lead, math.prod(rows), -1)
     matrix = convolution.made_once(matrix.astype(cotangent.dtype))
-    tap_axis = 2 + window.rank if convolution.channels_last else 2
     axes = range(window.rank)
-    phases = [[backward_taps(window, axis, phase) for phase in range(window.stride[axis])] for axis in axes]
+    channels = _channels_at_once(convolution, grid, cotangent, in_channels)
+    if channels:
+        return _by_channels(convolution, matrix, cotangent, bias, channels)
 
     def add(lengths, places, result):
         cells = [window.backward_cells(axis, places[axis], lengths[axis]) for axis in axes]
-        cells, skipped = seen_cells(sizes, cells, [written_out(max(some.count for some in own)) for own in phases])
-        image = read(convolution, cotangent, cells, at_once=window.rank > 1)
-        products = folded.products(convolution, matrix, rows, convolution.for_sums(image, cotangent.dtype), columns)
+        image, skipped = _cells_of_taps(convolution, cotangent, cells)
+        products = folded.products(convolution, matrix, rows, image, columns)
         begins = [place.start * stride for place, stride in zip(places, window.stride, strict=True)]
-        for axis in reversed(axes):
-            taps = [shifted(some, skipped[axis]) for some in phases[axis]]
-            at, begin, there = _spatial_axis(convolution, axis, axis), begins[axis], result_sizes[axis]
-            sums = [folded.sum_of_taps(products, tap_axis + axis, at, some, lengths[axis]) for some in taps]
-            products = interleaved(sums, at)
-            if isinstance(begin, int):
-                # The last block may have fewer positions.
-                products = lax.slice_in_dim(products, 0, min(products.shape[at], there - begin), axis=at)
-        return put(result, folded.as_image(convolution, products, bias), convolution.first_spatial, begins)
+        sums = _sum_of_phases(convolution, products, skipped, lengths, begins, result_sizes)
+        return put(result, folded.as_image(convolution, sums, bias), convolution.first_spatial, begins)
 
     cut_axes = [axis for axis, count in enumerate(grid.counts) if count > 1]
     odd = [axis for axis in cut_axes if convolution.spatial[axis] % window.stride[axis]]
@@ -140,6 +135,81 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
         places = [Place.known(at, at) for at in (blocks[axis] - 1 if axis == last else 0 for axis in axes)]
         result = add([1 if axis == last else blocks[axis] for axis in axes], places, result)
     return lax.slice(result, (0,) * result.ndim, convolution.shape(batch, convolution.spatial, in_channels))
+
+
+def _by_channels(
+    convolution: Convolution, matrix: Array, cotangent: Array, bias: Array | None, count: int
+) -> Array:
+    """The gradient of an input at a stride, so many channels at a time, whole in space: no product is made twice."""
+    window, (batch, sizes, _) = convolution.window, convolution.sizes(cotangent)
+    in_channels = matrix.shape[-2] // window.taps
+    blocks = [-(-size // stride) for size, stride in zip(convolution.spatial, window.stride, strict=True)]
+    cells = [window.backward_cells(axis, Place.known(0, 0), size) for axis, size in enumerate(blocks)]
+    image, skipped = _cells_of_taps(convolution, cotangent, cells)
+    image, grid = convolution.made_once(image), Tiles((in_channels,), (count,))
+
+    def step(places: list[Place], result: Array) -> Array:
+        start = places[0].start
+        some = piece(matrix, start * window.taps, count * window.taps, matrix.ndim - 2)
+        products = folded.products(convolution, some, (count, *window.kernel), image)
+        sums = _sum_of_phases(convolution, products, skipped, blocks, [0] * window.rank, convolution.spatial)
+        own = None if bias is None else piece(bias, start, count, 0)
+        return put(result, folded.as_image(convolution, sums, own), 1, [start])
+
+    shape = (batch, in_channels, *convolution.spatial)
+    return grid.walk(step, blank(shape, convolution.stored, matrix, cotangent))
+
+
+def _channels_at_once(convolution: Convolution, grid: Tiles, cotangent: Array, in_channels: int) -> int:
+    """How many channels of an input gradient at a stride are made at a time, whole in space; 0 where that is not worth a copy of
+    the cotangent, or leaves too few rows to multiply, and tiles of rows are made, of which two multiply what both see."""
+    (near, far), taps = backward_reach(convolution.window, 0), convolution.window.taps
+    again = grid.counts[0] > 1 and grid.shape[0] < _ROWS_FOR_ONE * (far - near)
+    if not again or convolution.groups > 1 or convolution.channels_last:
+        return 0
+    given, size = cotangent.size, jnp.dtype(convolution.accumulate).itemsize
+    most = convolution.tile // (size * taps * (given // cotangent.shape[1]))
+    if size * given > 2 * convolution.tile or taps * most < _FEW_ROWS:
+        return 0
+    return -(-in_channels // -(-in_channels // most))
+
+
+def _cells_of_taps(convolution: Convolution, cotangent: Array, cells: Sequence[Cells]) -> tuple[Array, list[int]]:
+    """The cells of a cotangent as numbers to multiply, and how many cells further on than asked for they begin."""
+    written = [written_out(max(some.count for some in own)) for own in _phases(convolution)]
+    cells, skipped = seen_cells(convolution.sizes(cotangent)[1], cells, written)
+    image = read(convolution, cotangent, cells, at_once=convolution.window.rank > 1)
+    return convolution.for_sums(image, cotangent.dtype), skipped
+
+
+def _phases(convolution: Convolution) -> list[list[Taps]]:
+    """On every axis, the taps of every phase of the stride."""
+    window = convolution.window
+    return [[backward_taps(window, axis, at) for at in range(window.stride[axis])] for axis in range(window.rank)]
+
+
+def _sum_of_phases(
+    convolution: Convolution,
+    products: Array,
+    skipped: Sequence[int],
+    lengths: Sequence[int],
+    begins: Sequence[Start],
+    sizes: Sequence[int],
+) -> Array:
+    """Products with an axis of taps for every spatial one, added up: `lengths` blocks of the stride from `begins` on, of a result
+    of such sizes."""
+    rank = convolution.window.rank
+    tap_axis = 2 + rank if convolution.channels_last else 2
+    phases = _phases(convolution)
+    for axis in reversed(range(rank)):
+        taps = [shifted(some, skipped[axis]) for some in phases[axis]]
+        at, begin = _spatial_axis(convolution, axis, axis), begins[axis]
+        sums = [folded.sum_of_taps(products, tap_axis + axis, at, some, lengths[axis]) for some in taps]
+        products = interleaved(sums, at)
+        if isinstance(begin, int):
+            # The last block may have fewer positions.
+            products = lax.slice_in_dim(products, 0, min(products.shape[at], sizes[axis] - begin), axis=at)
+    return products
 
 
 def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
@@ -184,6 +254,9 @@ def _is_matrix(convolution: Convolution) -> bool:
     return convolution.unfolded == convolution.window.rank and not convolution.channels_last
 
 
+# Of a tile's rows, how many make up for each that the next one multiplies again.
+_ROWS_FOR_ONE = 4
+_FEW_ROWS = 64
 # A second step, of three axes or with channels last, takes longer to compile than the tenth of time that it saves is worth.
 _APART = 2
 
