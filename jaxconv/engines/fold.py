@@ -32,7 +32,7 @@ from jaxconv.tiles import (
     tiles_of_terms,
     written_out,
 )
-from jaxconv.window import Cells, Place, Taps, backward_reach, backward_taps, forward_taps
+from jaxconv.window import Cells, Place, Taps, backward_taps, forward_taps
 
 IN_TILES = True
 
@@ -161,17 +161,14 @@ def _by_channels(
 
 
 def _channels_at_once(convolution: Convolution, grid: Tiles, cotangent: Array, in_channels: int) -> int:
-    """How many channels of an input gradient at a stride are made at a time, whole in space; 0 where that is not worth a copy of
-    the cotangent, or leaves too few rows to multiply, and tiles of rows are made, of which two multiply what both see."""
-    (near, far), taps = backward_reach(convolution.window, 0), convolution.window.taps
-    again = grid.counts[0] > 1 and grid.shape[0] < _ROWS_FOR_ONE * (far - near)
-    if not again or convolution.groups > 1 or convolution.channels_last:
+    """How many channels of an input gradient at a stride are made at a time, whole in space; 0 where that leaves too few rows to
+    multiply beside a copy of the cotangent, and tiles of rows are made, two of which multiply what both see."""
+    if grid.counts[0] == 1 or convolution.groups > 1 or convolution.channels_last:
         return 0
-    given, size = cotangent.size, jnp.dtype(convolution.accumulate).itemsize
-    most = convolution.tile // (size * taps * (given // cotangent.shape[1]))
-    if size * given > 2 * convolution.tile or taps * most < _FEW_ROWS:
-        return 0
-    return -(-in_channels // -(-in_channels // most))
+    taps, size = convolution.window.taps, jnp.dtype(convolution.accumulate).itemsize
+    channel = size * taps * (cotangent.size // cotangent.shape[1])
+    most = min(convolution.tile, 2 * convolution.tile - size * cotangent.size) // channel
+    return -(-in_channels // -(-in_channels // most)) if taps * most >= _FEW_ROWS else 0
 
 
 def _cells_of_taps(convolution: Convolution, cotangent: Array, cells: Sequence[Cells]) -> tuple[Array, list[int]]:
@@ -254,8 +251,6 @@ def _is_matrix(convolution: Convolution) -> bool:
     return convolution.unfolded == convolution.window.rank and not convolution.channels_last
 
 
-# Of a tile's rows, how many make up for each that the next one multiplies again.
-_ROWS_FOR_ONE = 4
 _FEW_ROWS = 64
 # A second step, of three axes or with channels last, takes longer to compile than the tenth of time that it saves is worth.
 _APART = 2
