@@ -115,7 +115,7 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
     if window.trivial:
         if fits and part == "input_gradient" and _has_large_weight(convolution, weight, batch):
             return "materialise", 0
-        if _lies_as_u(convolution, part, weight, fits):
+        if _lies_as_u(convolution, part, weight, batch, fits):
             return "batched", 0
     if _is_dense_at_stride(convolution):
         if part == "output" and unfolded == window.rank:
@@ -189,7 +189,7 @@ def _is_product_a_sample(convolution: Convolution, part: str, weight: tuple[int,
     if part == "weight_gradient":
         few = weight[0] * weight[1] <= _FEW_PRODUCTS
         fewer = rows < folding if rank > 1 else 2 * rows <= 3 * folding
-        small = rank == 1 or math.prod(weight) <= _SMALL_BLOCK // 2
+        small = rank == 1 or math.prod(weight) <= _SMALL_BLOCK
         return fewer and small and not few and _has_small_blocks(convolution, weight)
     few_rows = rank > 1 and 4 * rows <= positions and 2 * rows <= weight[0]
     many = _MANY_POSITIONS if rank == 1 or rows <= weight[0] else _MANY_IN_IMAGES
@@ -291,7 +291,7 @@ def _has_large_weight(convolution: Convolution, weight: tuple[int, ...], batch: 
     """Whether a weight of one tap and one group has as many entries as the cotangent, channels first (measured on drawn layers:
     one product that is moved takes two thirds of the time that tiles and products a sample do)."""
     dense = convolution.groups == convolution.mapped == 1 and not convolution.channels_last
-    return dense and weight[1] >= batch * math.prod(convolution.out_spatial)
+    return dense and 2 * weight[1] >= batch * math.prod(convolution.out_spatial)
 
 
 def _is_small_sample(convolution: Convolution, part: str, weight: tuple[int, ...], unfolded: int) -> bool:
@@ -303,16 +303,16 @@ def _is_small_sample(convolution: Convolution, part: str, weight: tuple[int, ...
     return each and plain and math.prod(weight[1:]) <= cells_moved(convolution, part, weight, unfolded)
 
 
-def _lies_as_u(convolution: Convolution, part: str, weight: tuple[int, ...], fits: bool) -> bool:
+def _lies_as_u(convolution: Convolution, part: str, weight: tuple[int, ...], batch: int, fits: bool) -> bool:
     """Whether an image is to be multiplied as it is: with channels last of one group, but for the weight gradient of more than 16
-    MB, for which XLA would move all positions; with channels first where there are more positions than channels in or out, or,
-    for a weight gradient, four times as many as channels, or small blocks."""
+    MB, for which XLA would move all positions; with channels first where there are twice as many positions as channels in
+    or out, or, for a weight gradient, four times as many as both, or small blocks."""
     if convolution.channels_last:
         return convolution.groups == 1 and (part != "weight_gradient" or fits)
     channels, positions = (weight[0] // convolution.groups, weight[1]), math.prod(convolution.spatial)
     if part == "weight_gradient":
         return 4 * max(channels) <= positions or _has_small_blocks(convolution, weight)
-    return min(channels) <= positions
+    return batch == 1 or 2 * min(channels) <= positions
 
 
 def _is_dense_at_stride(convolution: Convolution) -> bool:

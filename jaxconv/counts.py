@@ -140,14 +140,14 @@ def cheapest_blocks(convolution: Convolution, part: str, weight: tuple[int, ...]
     """In how many blocks the least of a signal's kernel is moved and multiplied, counted as in `cheapest_at_stride`, and how much
     of what `fold` would have, whose axis is unfolded or not, whichever moves less."""
     window, (given, other) = convolution.window, channels_of(convolution, part, weight)
-    (size,) = positions_of(convolution, part)
+    seen_by = convolution if part != "input_gradient" else convolution.turned(convolution.out_spatial)
     added = 1 if part == "weight_gradient" else _ADDED
 
     def cost(count: int) -> float:
-        taps, step = window.block(count)
+        taps, _ = window.block(count)
         written = other if count == 1 else added * other * count
-        seen = size + window.dilation[0] * step * (count - 1)
-        return seen * (given * taps + written + given * other * taps * count / _ROWS_A_COPY)
+        first, end = seen_by.window.seen_by_blocks(count, *seen_by.spatial)
+        return (end - first) * (given * taps + written + given * other * taps * count / _ROWS_A_COPY)
 
     count = min(filter(window.has_blocks, range(1, window.taps + 1)), key=cost)
     of_fold = 1 if fewest_moved(convolution, part, weight, 1) else window.taps

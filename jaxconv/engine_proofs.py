@@ -56,6 +56,14 @@ OWN: tuple[tuple[str, Geometry, dict[str, Any]], ...] = (
     ("blocks", Geometry(1, 1, (2, 1), (6,), (5,), (1,), (1,), ((2, 1),)), {"unfolded": 2}),
     ("blocks", Geometry(2, 2, (1, 2), (7,), (4,), (1,), (2,), ((1, 2),)), {"unfolded": 2, "channels_last": True}),
     ("phases", Geometry(1, 1, (1, 2), (9,), (6,), (2,), (1,), ((1, 0),)), {"unfolded": 2}),
+    # Two blocks of zeros around a signal that the products leave out, at both ends.
+    ("blocks", Geometry(1, 1, (1, 1), (2,), (6,), (1,), (1,), ((4, 4),)), {"unfolded": 3, "tile": 2**23}),
+    # An input gradient at a stride, channel by channel.
+    (
+        "fold",
+        Geometry(1, 1, (2, 1), (4, 3), (8, 8), (2, 1), (1, 1), ((4, 3), (4, 3))),
+        {"tile": 1600},
+    ),
     # Tiles of two positions, whose stride is seen where the axis is unfolded.
     ("fold", Geometry(1, 1, (1, 1), (9,), (2,), (2,), (1,), ((1, 0),)), {"tile": 24}),
 )

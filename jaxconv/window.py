@@ -80,6 +80,15 @@ class Window:
         taps, step = self.block(count)
         return taps <= 2 * step
 
+    def seen_by_blocks(self, count: int, size: int) -> tuple[int, int]:
+        """The first position, and the one behind the last, where the first of so many blocks of a signal's kernel sees a cell of
+        an input of that size, for all positions where another block does: the others see nothing but zeros around it."""
+        (low, _), (taps, step), dilation = self.padding[0], self.block(count), self.dilation[0]
+        (positions,) = self.output_size((size,))
+        end = positions + dilation * step * (count - 1)
+        first = min(max(0, low - dilation * (taps - 1)), end - 1)
+        return first, max(first + 1, min(end, size + low))
+
     def extent(self, axis: int) -> int:
         """Input cells from the first tap to the last, both included."""
         return self.dilation[axis] * (self.kernel[axis] - 1) + 1

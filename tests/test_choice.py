@@ -47,16 +47,16 @@ RULE = [
     ((128, 4, 9), 1, 32, ("taps", "taps", "taps")),
     ((256, 8, 3, 3), 1, 32, ("fold 1", "fold 1", "fold 1")),
     ((64, 256, 1, 1), 1, 1, ("batched", "batched", "batched")),
-    ((512, 256, 1, 1), 1, 1, ("fold 0", "fold 0", "stream")),
+    ((512, 256, 1, 1), 1, 1, ("batched", "batched", "stream")),
     ((64, 256, 1, 1), 2, 1, ("fold 2", "fold 0", "fold 2")),
     ((16, 8, 4, 4, 4), 2, 1, ("phases 1", "phases 2", "phases 1")),
     ((16, 16, 8, 8), 2, 1, ("phases 1", "phases 1", "phases 1")),
     ((64, 3, 8, 8), 2, 1, ("stream", "fold 0", "stream")),
-    ((64, 64, 16), 4, 1, ("phases 0", "phases 1", "phases 0")),
+    ((64, 64, 16), 4, 1, ("phases 0", "phases 2", "phases 0")),
     ((64, 32, 2, 2), 2, 1, ("fold 2", "fold 0", "fold 2")),
     ((64, 64, 12), 4, 1, ("fold 1", "fold 0", "fold 1")),
-    ((48, 16, 16), 1, 1, ("stream", "blocks 4", "stream")),
-    ((96, 32, 9), 1, 1, ("stream", "blocks 3", "stream")),
+    ((48, 16, 16), 1, 1, ("stream", "blocks 8", "stream")),
+    ((96, 32, 9), 1, 1, ("stream", "fold 0", "stream")),
     ((4, 128, 25), 3, 1, ("fold 0", "stream", "fold 1")),
     ((3, 128, 5, 5), 2, 1, ("fold 0", "stream", "stream")),
     ((24, 128, 5, 5), 2, 1, ("stream", "fold 0", "stream")),
@@ -103,13 +103,16 @@ SMALL = [
     ((64, 32, 2, 2), 2, 1, ("materialise", "materialise", "materialise")),
     ((32, 8, 16), 4, 1, ("fold 1", "fold 0", "fold 1")),
     ((16, 64, 16), 4, 1, ("phases 0", "phases 1", "phases 0")),
-    ((16, 16, 6, 6), 2, 1, ("phases 0", "phases 1", "phases 0")),
+    ((16, 16, 6, 6), 2, 1, ("phases 1", "phases 1", "phases 0")),
     ((16, 16, 6, 6), 3, 1, ("fold 2", "fold 0", "batched")),
     ((8, 4, 3, 3), 1, 4, ("taps", "taps", "fold 1")),
     ((48, 3, 3, 3), 1, 1, ("batched", "batched", "batched")),
-    ((26, 3, 3, 3), 1, 1, ("fold 2", "fold 0", "batched")),
-    ((48, 3, 3, 3), 1, 2, ("stream", "fold 0", "stream")),
+    ((26, 3, 3, 3), 1, 1, ("fold 2", "fold 1", "batched")),
+    ((48, 3, 3, 3), 1, 2, ("stream", "fold 1", "stream")),
     ((48, 3, 3, 3), (2, 1), 1, ("fold 2", "fold 0", "batched")),
+    # Few channels out: products of all taps, which are added up, count three times.
+    ((19, 256, 3, 3), 1, 1, ("fold 0", "fold 2", "fold 0")),
+    ((20, 256, 3, 3), 1, 1, ("fold 1", "fold 2", "fold 0")),
     ((64, 1, 4, 8), 1, 1, ("batched", "batched", "batched")),
     ((64, 1, 3, 11), 1, 1, ("batched", "batched", "batched")),
 ]
@@ -181,29 +184,26 @@ def test_the_rule(batch, weight, stride, groups, expected, last):
         ((4, 128, 500), (96, 128, 3), 1, ("batched", "batched", "fold 0")),
         ((4, 128, 500), (32, 128, 3), 1, ("fold 0", "fold 1", "fold 0")),
         ((8, 8, 38, 40), (64, 8, 3, 3), 1, ("batched", "batched", "batched")),
-        ((8, 8, 37, 40), (64, 8, 3, 3), 1, ("stream", "fold 0", "batched")),
+        ((8, 8, 37, 40), (64, 8, 3, 3), 1, ("fold 2", "fold 1", "batched")),
         ((8, 8, 25, 20), (72, 8, 3, 3), 1, ("batched", "batched", "batched")),
-        ((8, 8, 25, 19), (72, 8, 3, 3), 1, ("fold 2", "fold 0", "batched")),
+        ((8, 8, 25, 19), (72, 8, 3, 3), 1, ("fold 2", "fold 1", "batched")),
         ((32, 4, 12, 12), (72, 4, 3, 3), 1, ("batched", "batched", "batched")),
         ((32, 4, 12, 12), (71, 4, 3, 3), 1, ("fold 2", "fold 0", "batched")),
         ((32, 4, 12, 11), (72, 4, 3, 3), 1, ("fold 2", "fold 0", "batched")),
-        # The blocks of a weight gradient: 16384 entries, or 48 times the positions.
+        # The blocks of an image's weight gradient: 16384 entries.
         ((16, 16, 12, 12), (113, 16, 3, 3), 1, ("fold 1", "fold 1", "batched")),
         ((16, 16, 12, 12), (114, 16, 3, 3), 1, ("fold 1", "fold 1", "fold 1")),
-        ((2, 16, 20, 19), (126, 16, 3, 3), 1, ("fold 2", "fold 0", "batched")),
-        ((2, 16, 20, 19), (127, 16, 3, 3), 1, ("fold 2", "fold 0", "fold 2")),
+        ((2, 16, 20, 19), (127, 16, 3, 3), 1, ("fold 2", "fold 1", "fold 2")),
         # A weight that is large beside U.
         ((4, 512, 7, 7), (512, 512, 3, 3), 1, ("fold 1", "materialise", "materialise")),
         ((2, 256, 20, 20), (512, 256, 3, 3), 1, ("fold 1", "materialise", "fold 1")),
         ((4, 64, 16, 16), (512, 64, 5, 5), 1, ("fold 1", "fold 1", "fold 1")),
         ((1, 64, 208), (92, 64, 16), 1, ("blocks 2", "blocks 4", "blocks 4")),
-        ((1, 64, 208), (110, 64, 16), 1, ("blocks 2", "materialise", "blocks 2")),
+        ((1, 64, 208), (110, 64, 16), 1, ("blocks 2", "materialise", "blocks 4")),
         ((1, 64, 208), (200, 64, 16), 1, ("fold 1", "materialise", "fold 1")),
         ((1, 64, 208), (201, 64, 16), 1, ("fold 1", "materialise", "materialise")),
-        # Long rows.
-        ((4, 3, 56, 32), (128, 3, 9, 9), 1, ("batched", "batched", "batched")),
-        ((4, 16, 12, 32), (256, 16, 3, 3), 1, ("fold 2", "fold 0", "fold 2")),
-        ((4, 16, 12, 33), (256, 16, 3, 3), 1, ("stream", "fold 0", "stream")),
+        ((4, 3, 56, 32), (128, 3, 9, 9), 1, ("batched", "batched", "fold 2")),
+        ((4, 16, 12, 33), (256, 16, 3, 3), 1, ("fold 2", "fold 0", "fold 2")),
         # At a stride, from 1500 positions on, or 500 of 192 rows at least or half the channels out at most.
         ((2, 3, 83, 83), (64, 3, 7, 7), 2, ("batched", "fold 0", "batched")),
         ((2, 3, 81, 81), (64, 3, 7, 7), 2, ("fold 2", "fold 0", "batched")),
@@ -238,7 +238,7 @@ def test_the_rule_for_a_small_u(input, weight, stride, expected):
         ((8, 32, 6000), (174, 32, 32), 2, ("phases 1", "phases 4", "phases 2")),
         ((8, 32, 6000), (175, 32, 32), 2, ("phases 1", "phases 4", "phases 2")),
         # What the products beyond the ends cost counts.
-        ((64, 48, 200), (48, 48, 96), 1, ("fold 1", "blocks 6", "blocks 8")),
+        ((64, 48, 200), (48, 48, 96), 1, ("fold 1", "blocks 12", "blocks 8")),
         ((64, 48, 900), (48, 48, 96), 1, ("blocks 8", "blocks 8", "blocks 8")),
         # All that an image's taps see is copied where that is no more than a sixth dearer than to fold an axis.
         ((32, 16, 56, 56), (14, 16, 7, 7), 2, ("fold 2", "fold 0", "stream")),
@@ -251,6 +251,28 @@ def test_the_rule_for_a_small_u(input, weight, stride, expected):
 )
 def test_the_rule_for_a_large_u(input, weight, stride, expected):
     assert named(layer(input, weight, stride=stride), weight, input[0]) == expected
+
+
+@pytest.mark.parametrize(
+    ("input", "weight", "expected"),
+    [
+        # Twice as many positions as channels in or out, whichever are fewer, or one sample.
+        ((8, 560, 12, 12), (72, 560, 1, 1), ("batched", "batched", "stream")),
+        ((8, 560, 12, 12), (73, 560, 1, 1), ("fold 0", "fold 0", "stream")),
+        ((1, 640, 12, 12), (640, 640, 1, 1), ("batched", "materialise", "stream")),
+        # Half as many channels in as the cotangent has positions.
+        ((8, 320, 8, 10), (512, 320, 1, 1), ("fold 0", "materialise", "stream")),
+        ((8, 319, 8, 10), (512, 319, 1, 1), ("fold 0", "fold 0", "stream")),
+        # The blocks of a weight gradient: 16384 entries, or 48 times the positions.
+        ((8, 128, 16, 16), (128, 128, 1, 1), ("batched", "batched", "batched")),
+        ((8, 128, 16, 16), (129, 128, 1, 1), ("batched", "batched", "stream")),
+        ((8, 192, 20, 20), (100, 192, 1, 1), ("batched", "batched", "batched")),
+        ((8, 192, 20, 20), (101, 192, 1, 1), ("batched", "batched", "stream")),
+    ],
+)
+def test_the_rule_for_one_tap(input, weight, expected):
+    """Every threshold from both sides."""
+    assert named(layer(input, weight), weight, input[0]) == expected
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ axes. A tap that two blocks share counts half in each. For dense layers; strides
 """
 
 import math
+from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -35,12 +36,16 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     matrix = moved(matrix, (0, 3, 1, 4, 2) if last else (0, 3, 1, 2, 4))
     matrix = convolution.made_once(matrix.reshape(*convolution.lead, math.prod(rows), -1))
     grid = tiles(convolution.out_spatial, _bytes(convolution, batch, channels, out_channels), convolution.tile)
-    (length,) = grid.shape
+    (length,), first = grid.shape, 0
     seen = length + blocks.shift * (blocks.count - 1)
+    if grid.counts == (1,):
+        # What would be zeros times the weight is left to the sum.
+        first, end = window.seen_by_blocks(blocks.count, *convolution.spatial)
+        seen, blocks = end - first, replace(blocks, at=-first)
 
     def step(places: list[Place], result: Array) -> Array:
-        start, _, bounds = window.cells(0, places[0], length)
-        cells = (start, seen + taps.shift * (taps.count - 1), bounds)
+        start, _, (least, most) = window.cells(0, places[0], length)
+        cells = (start + first, seen + taps.shift * (taps.count - 1), (least + first, most + first))
         u, _ = copies(convolution, input, [0], [taps], [seen], [cells])
         multiplied = folded.products(convolution, matrix, rows, u)
         sums = folded.sum_of_taps(multiplied, 3 if last else 1, 2 if last else 3, blocks, length)
@@ -61,17 +66,18 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     """Eq. 4, with the input unfolded along the taps of a block, and the cotangent along the blocks."""
     if not convolution.has_blocks:
         return fold.weight_gradient(convolution, input, cotangent)
-    (batch, _, channels), (_, (positions,), out_channels) = convolution.sizes(input), convolution.sizes(cotangent)
+    (batch, _, channels), (_, _, out_channels) = convolution.sizes(input), convolution.sizes(cotangent)
     input, ((low, _),) = input.astype(cotangent.dtype), convolution.window.padding
     taps, blocks = _taps_and_blocks(convolution)
     reach = blocks.shift * (blocks.count - 1)
     back = Taps(blocks.count, 0, 1, reach, -blocks.shift, 1)
-    # The terms of the sum: what the first tap of every block sees.
-    grid = tiles_of_terms((positions + reach,), _bytes(convolution, batch, channels, out_channels), convolution.tile)
+    # The terms of the sum: what the first tap of every block sees, but for zeros around the image.
+    first, end = convolution.window.seen_by_blocks(blocks.count, *convolution.spatial)
+    grid = tiles_of_terms((end - first,), _bytes(convolution, batch, channels, out_channels), convolution.tile)
     (length,) = grid.shape
 
     def copied(places: list[Place]) -> tuple[Array, Array]:
-        start, _, (least, most) = places[0].cells(length)
+        start, least, most = (at + first for at in (places[0].start, places[0].least, places[0].most))
         ahead = (start - low, length + taps.shift * (taps.count - 1), (least - low, most - low))
         behind = (start - reach, length + reach, (least - reach, most - reach))
         u, _ = copies(convolution, input, [0], [taps], [length], [ahead])

@@ -137,12 +137,9 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
     return lax.slice(result, (0,) * result.ndim, convolution.shape(batch, convolution.spatial, in_channels))
 
 
-def _by_channels(
-    convolution: Convolution, matrix: Array, cotangent: Array, bias: Array | None, count: int
-) -> Array:
+def _by_channels(convolution: Convolution, matrix: Array, cotangent: Array, bias: Array | None, count: int) -> Array:
     """The gradient of an input at a stride, so many channels at a time, whole in space: no product is made twice."""
-    window, (batch, sizes, _) = convolution.window, convolution.sizes(cotangent)
-    in_channels = matrix.shape[-2] // window.taps
+    window, in_channels = convolution.window, matrix.shape[-2] // convolution.window.taps
     blocks = [-(-size // stride) for size, stride in zip(convolution.spatial, window.stride, strict=True)]
     cells = [window.backward_cells(axis, Place.known(0, 0), size) for axis, size in enumerate(blocks)]
     image, skipped = _cells_of_taps(convolution, cotangent, cells)
@@ -156,7 +153,7 @@ def _by_channels(
         own = None if bias is None else piece(bias, start, count, 0)
         return put(result, folded.as_image(convolution, sums, own), 1, [start])
 
-    shape = (batch, in_channels, *convolution.spatial)
+    shape = (cotangent.shape[0], in_channels, *convolution.spatial)
     return grid.walk(step, blank(shape, convolution.stored, matrix, cotangent))
 
 
