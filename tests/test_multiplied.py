@@ -10,7 +10,9 @@ import pytest
 from jax.extend import core
 
 import jaxconv
+from jaxconv.convolution import Convolution
 from jaxconv.engines import fold
+from jaxconv.window import make_window
 
 
 def multiplied(jaxpr, times=1):
@@ -64,10 +66,8 @@ def test_channels_at_a_time_are_all_channels(tile, monkeypatch):
     """Of an input gradient at a stride, with a bias; the last of them has some channels that the one before has, too."""
     counts, made = [], fold._channels_at_once
     monkeypatch.setattr(fold, "_channels_at_once", lambda *given: counts.append(made(*given)) or counts[-1])
-    window = jaxconv.window.make_window((5, 5), (2, 3), 2, 1, 2)
-    convolution = jaxconv.convolution.Convolution(
-        window, (12, 14), 1, None, jnp.dtype("float32"), jnp.float32, tile=tile
-    )
+    window = make_window((5, 5), (2, 3), 2, 1, 2)
+    convolution = Convolution(window, (12, 14), 1, None, jnp.dtype("float32"), jnp.float32, tile=tile)
     random = np.random.default_rng(0)
     w, g, b = (jnp.asarray(random.standard_normal(shape), jnp.float32) for shape in ((3, 7, 5, 5), (2, 3, 6, 5), (7,)))
     result = fold.input_gradient(convolution, w, g, b)
