@@ -72,6 +72,8 @@ MANY_SAMPLES = (
 STRIDED = (
     Case("k6s2", (4, 16, 64, 64), (32, 16, 6, 6), 2, 2, note="6x6 at stride 2"),
     Case("k9s3", (8, 16, 48, 48), (32, 16, 9, 9), 3, 3, note="9x9 at stride 3"),
+    Case("k5s2", (4, 187, 43, 43), (79, 187, 5, 5), 2, 2, note="5x5 at stride 2, few samples"),
+    Case("k7s2", (2, 61, 73, 73), (158, 61, 7, 7), 2, 3, note="7x7 at stride 2, few samples"),
     Case("k32s4", (8, 32, 8192), (64, 32, 32), 4, 14, note="signal, 32 taps at stride 4"),
     Case("vol", (2, 8, 32, 32, 32), (16, 8, 4, 4, 4), 2, 1, note="volume, 4x4x4 at stride 2"),
     Case("volup", (1, 32, 16, 16, 16), (32, 16, 4, 4, 4), 2, 1, transposed=True, note="volume upsampling"),

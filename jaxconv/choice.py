@@ -12,6 +12,7 @@
 | a gradient for every sample, U no more than `fold` copies (`_is_small_sample`) | `batched` | the cotangent is not copied |
 | others at a stride, channels first, where U has at most 16 MB (`_of_small_strided`) | `fold`, mostly | U whole, in few copies |
 | others, stride 1, one group, channels first, U at most 16 MB (`_of_small_plain`) | `fold`, mostly | U whole, in few copies |
+| input gradient of one tap, few positions of many channels (`_has_large_weight`) | `materialise` | the weight is not moved |
 | one tap, stride 1, no padding (`_lies_as_u`) | `batched` | nothing is moved |
 | a signal of at most 8 taps, U more than 16 MB, channels first (`_copies_signal`) | `fold`, unfolded | both cores copy |
 | no more is moved when only the first axes are unfolded, and the others, of stride 1, folded | `fold` | K1 + K2 for K1 K2 |
@@ -174,7 +175,7 @@ def _is_plain(convolution: Convolution) -> bool:
 def _is_product_a_sample(convolution: Convolution, part: str, weight: tuple[int, ...], batch: int) -> bool:
     """Whether a small U is faster multiplied sample by sample, no image being moved: where it has fewer rows than a fold would
     write, and there are many positions, or of an image at least four times, and channels out twice, as many as rows; or where
-    the blocks of a weight gradient are small.
+    the blocks of a weight gradient are small, of an image of at most 16384 entries (measured: of more up to half as long again).
 
     Of 16-bit numbers, whose products are in float32 before they are rounded, where they have 16 MB at most, and the output no
     fewer channels than U has rows.
@@ -200,7 +201,7 @@ def _of_small_plain(
     convolution: Convolution, part: str, weight: tuple[int, ...], batch: int, unfolded: int
 ) -> tuple[str, int]:
     """For U of at most 16 MB: `materialise` for a gradient where the weight is large beside it, as that is not moved then; else
-    `fold`, whose copies of a whole image both cores make, but for long rows of an image, all of whose axes are unfolded."""
+    `fold`, whose copies of a whole image both cores make."""
     rank = convolution.window.rank
     if _is_beside_large_weight(convolution, part, weight, batch) and (
         part != "input_gradient" or rank == 1 or unfolded > 0
@@ -288,8 +289,8 @@ def _is_beside_large_weight(convolution: Convolution, part: str, weight: tuple[i
 
 
 def _has_large_weight(convolution: Convolution, weight: tuple[int, ...], batch: int) -> bool:
-    """Whether a weight of one tap and one group has as many entries as the cotangent, channels first (measured on drawn layers:
-    one product that is moved takes two thirds of the time that tiles and products a sample do)."""
+    """Whether a weight of one tap and one group has half as many entries as the cotangent, channels first (measured on drawn
+    layers: one product that is moved takes a quarter to nine tenths of the time of others, which move the weight)."""
     dense = convolution.groups == convolution.mapped == 1 and not convolution.channels_last
     return dense and 2 * weight[1] >= batch * math.prod(convolution.out_spatial)
 

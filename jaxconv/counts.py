@@ -90,7 +90,8 @@ def fewest_moved(convolution: Convolution, part: str, weight: tuple[int, ...], m
     """How many of the first axes to unfold, `most` of them at most, and to fold the others: what moves the least memory.
 
     An axis with a stride is not folded, as most products would be for nothing. The rows of an image with channels first are one
-    run where the last axis alone is folded, so that a row a tap of all axes, of U or of a gradient's products, counts twice.
+    run where the last axis alone is folded, so that a row a tap of all axes counts twice where it is of U, and three times where
+    it is of products (measured).
     """
     window, (given, other) = convolution.window, channels_of(convolution, part, weight)
     if part == "input_gradient" and max(window.stride) > 1:

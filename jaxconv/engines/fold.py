@@ -4,7 +4,8 @@ The first `unfolded` spatial axes are unfolded and the others folded: with K1 ta
 eq. 2 is a product with K1 columns a channel in and K2 rows a channel out, and a sum of its rows, shifted. That is K1 + K2 copies
 of an image where U has K1 K2, and a product of better shape. Eq. 4 is the product of the cotangent unfolded along the last axes
 and the input unfolded along the first. Eq. 3 and fold are eq. 2 of the turned kernel; at a stride they are eq. 3 to the letter, a
-product with one row for every channel and tap, which fold adds up shifted, every phase of the stride by itself.
+product with one row for every channel and tap, which fold adds up shifted, every phase of the stride by itself, in tiles of rows
+or, whole in space, of channels.
 """
 
 import math
@@ -143,7 +144,8 @@ def _by_channels(convolution: Convolution, matrix: Array, cotangent: Array, bias
     blocks = [-(-size // stride) for size, stride in zip(convolution.spatial, window.stride, strict=True)]
     cells = [window.backward_cells(axis, Place.known(0, 0), size) for axis, size in enumerate(blocks)]
     image, skipped = _cells_of_taps(convolution, cotangent, cells)
-    image, grid = convolution.made_once(image), Tiles((in_channels,), (count,))
+    # Made once, and not `laid_out`, since one run of all samples cannot be spread over devices.
+    image, grid = lax.optimization_barrier(image), Tiles((in_channels,), (count,))
 
     def step(places: list[Place], result: Array) -> Array:
         start = places[0].start
