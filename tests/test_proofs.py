@@ -60,7 +60,7 @@ def test_every_engine_has_its_proofs():
                 assert [told.pop(f"{statement}, channels last, {way}") for statement in plain] == [1] * 6
             for way in ("on an accelerator", "channels last, on an accelerator"):
                 assert [told.pop(f"{statement}, {way}") for statement in plain] == [1] * 6
-        ways = {"blocks": ("2 blocks", "channels last, 2 blocks"), "phases": ("2 blocks",)}
+        ways = {"blocks": ("2 blocks", "3 blocks", "channels last, 2 blocks"), "phases": ("2 blocks",)}
         for way in ways.get(name, ()):
             assert [told.pop(f"{statement}, {way}") for statement in plain] == [1] * 6
         if name == "fold":
