@@ -57,6 +57,11 @@ class Convolution:
         return self.window.output_size(self.spatial)
 
     @property
+    def blocks(self) -> tuple[int, ...]:
+        """Blocks of `stride` cells of the input on every axis, the last of which may have fewer."""
+        return tuple(-(-size // stride) for size, stride in zip(self.spatial, self.window.stride, strict=True))
+
+    @property
     def dot(self) -> dict[str, Any]:
         """Keywords for the matrix products of `formulas`."""
         return {"precision": self.precision, "preferred_element_type": self.accumulate}

@@ -88,7 +88,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
         return output(turned, cotangent, turned.made_once(kernel) if _is_matrix(turned) else kernel, bias)
     batch, sizes, _ = convolution.sizes(cotangent)
     in_channels = weight.shape[1] * convolution.groups
-    blocks = tuple(-(-size // stride) for size, stride in zip(convolution.spatial, window.stride, strict=True))
+    blocks = convolution.blocks
     # Of a block: its products, and half of the copy of the cotangent, which is gone before they are added up.
     cell = batch * jnp.dtype(convolution.accumulate).itemsize
     size = cell * (in_channels * window.taps + weight.shape[0] // 2)
@@ -141,7 +141,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
 def _by_channels(convolution: Convolution, matrix: Array, cotangent: Array, bias: Array | None, count: int) -> Array:
     """The gradient of an input at a stride, so many channels at a time, whole in space: no product is made twice."""
     window, in_channels = convolution.window, matrix.shape[-2] // convolution.window.taps
-    blocks = [-(-size // stride) for size, stride in zip(convolution.spatial, window.stride, strict=True)]
+    blocks = convolution.blocks
     cells = [window.backward_cells(axis, Place.known(0, 0), size) for axis, size in enumerate(blocks)]
     image, skipped = _cells_of_taps(convolution, cotangent, cells)
     # Made once, and not `laid_out`, since one run of all samples cannot be spread over devices.
@@ -167,7 +167,7 @@ def _channels_at_once(convolution: Convolution, grid: Tiles, cotangent: Array, i
     taps, size = convolution.window.taps, jnp.dtype(convolution.accumulate).itemsize
     channel = size * taps * (cotangent.size // cotangent.shape[1])
     most = min(convolution.tile, 2 * convolution.tile - size * cotangent.size) // channel
-    return -(-in_channels // -(-in_channels // most)) if taps * most >= _FEW_ROWS else 0
+    return -(-in_channels // -(-in_channels // most)) if taps * most >= _FEWEST_ROWS else 0
 
 
 def _cells_of_taps(convolution: Convolution, cotangent: Array, cells: Sequence[Cells]) -> tuple[Array, list[int]]:
@@ -250,7 +250,8 @@ def _is_matrix(convolution: Convolution) -> bool:
     return convolution.unfolded == convolution.window.rank and not convolution.channels_last
 
 
-_FEW_ROWS = 64
+# A product of fewer rows takes as long as one of so many (as `counts` has it).
+_FEWEST_ROWS = 64
 # A second step, of three axes or with channels last, takes longer to compile than the tenth of time that it saves is worth.
 _APART = 2
 
