@@ -9,10 +9,11 @@ import math
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
-from jaxconv.tiles import Start, blank
+from jaxconv.tiles import Start, blank, put
 
 DEVICES = 8
 
@@ -39,7 +40,7 @@ def image_by_parts(function: Callable[..., Array], at: int) -> Callable[..., Arr
 
         shape = jax.eval_shape(result, 0)
         image = blank((shape.shape[0], convolution.parts, *shape.shape[1:]), shape.dtype, *arrays)
-        return _gathered(result, image)
+        return _gathered(result, image, convolution.put)
 
     return by_parts
 
@@ -76,14 +77,14 @@ def mapped_by_parts(function: Callable[..., Array], parts: int, *batches: Array)
         )
 
     shape = jax.eval_shape(result, 0)
-    return _gathered(result, blank((shape.shape[0], parts, *shape.shape[1:]), shape.dtype, *batches))
+    return _gathered(result, blank((shape.shape[0], parts, *shape.shape[1:]), shape.dtype, *batches), put)
 
 
-def _gathered(result: Callable[[Start], Array], room: Array) -> Array:
-    """A batch of the result of every part, put into a room of (samples of a part, parts, ...)."""
+def _gathered(result: Callable[[Start], Array], room: Array, put: Callable[..., Array]) -> Array:
+    """A batch of the result of every part, `put` into a room of (samples of a part, parts, ...)."""
 
     def step(index: Start, room: Array) -> Array:
-        return lax.dynamic_update_index_in_dim(room, result(index), index, 1)
+        return put(room, jnp.expand_dims(result(index), 1), 1, [index])
 
     room = lax.fori_loop(0, room.shape[1], step, room)
     return room.reshape(-1, *room.shape[2:])

@@ -1,5 +1,6 @@
 """What is static about one convolution: all that an engine may decide on."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -13,7 +14,7 @@ from jax.experimental.xla_metadata import set_xla_metadata
 from jaxconv.arguments import image_sizes
 from jaxconv.primitive import ACCELERATOR
 from jaxconv.products import better_right
-from jaxconv.tiles import cut, laid_out, moved
+from jaxconv.tiles import Start, blank, cut, laid_out, moved, put
 from jaxconv.window import Cells, Window
 
 
@@ -98,8 +99,7 @@ class Convolution:
             bias = bias.astype(image.dtype)
             # An image may have its spatial axes as one run.
             image = image + (bias if self.channels_last else bias.reshape(-1, *(1,) * (image.ndim - 2)))
-        image = image.astype(self.result)
-        return image if self.stored == self.result else lax.bitcast_convert_type(image, self.stored)
+        return image.astype(self.result)
 
     @property
     def has_half(self) -> bool:
@@ -117,11 +117,6 @@ class Convolution:
         moved = self.on_accelerator and self.channels_moved
         return replace(self, channels_last=False, channels_moved=False) if moved else self
 
-    @property
-    def stored(self) -> Any:
-        """The dtype of an array that holds a resulting image."""
-        return self.result if self.bits is None or not self.has_half else jnp.dtype(jnp.uint16)
-
     def for_tiles(self, image: Array, *starts: int | Array) -> Array:
         """An image that a tile is taken from, at places that begin at `starts`: as bits, where those are copied."""
         if self.bits is None:
@@ -129,6 +124,38 @@ class Convolution:
         # Else the bits of the whole image would be written before the loop that the tiles are taken in.
         image, _ = lax.optimization_barrier((image, starts))
         return lax.bitcast_convert_type(image, jnp.uint16)
+
+    def room(self, shape: tuple[int, ...], length: int, *like: Array) -> Array:
+        """Zeros for `put` to write a result of `shape` over, from tiles of such a `length` on its last axis, which the arrays
+        `like` are given for; to be reshaped at last.
+
+        16-bit numbers are put as bits, and XLA for CPU walks over all of the result for every tile, skipping rows that are not
+        in it: so what is cut along its last axis has rows that are in a tile as a whole, or not at all. Where they would be
+        short, the result is bits, and copied at last.
+        """
+        row = shape[-1] if self.channels_last else math.gcd(length, shape[-1])
+        if not self._puts_bits or row == shape[-1]:
+            return blank(shape, self.result, *like)
+        if row < _SHORT_ROW:
+            return blank(shape, jnp.uint16, *like)
+        return blank((*shape[:-1], shape[-1] // row, row), self.result, *like)
+
+    def put(self, result: Array, tile: Array, first_axis: int, starts: Sequence[Start]) -> Array:
+        """A `room` with `tile` in it from `starts` on; where the tile is all of the result, the tile."""
+        if not self._puts_bits or result.size == tile.size:
+            return put(result, tile, first_axis, starts)
+        if result.ndim > tile.ndim:
+            row, last = result.shape[-1], starts[-1]
+            tile = tile.reshape(*tile.shape[:-1], -1, row)
+            starts = [*starts[:-1], last // row if isinstance(last, int) else lax.div(last, row)]
+        whole, part = (lax.bitcast_convert_type(image, jnp.uint16) for image in (result, tile))
+        # `result` itself may be bits.
+        return lax.bitcast_convert_type(put(whole, part, first_axis, starts), result.dtype)
+
+    @property
+    def _puts_bits(self) -> bool:
+        """Whether results are written as bits."""
+        return self.bits is not None and self.has_half
 
     def for_copies(self, tile: Array) -> Array:
         """A tile as it is copied: in the accumulator's dtype, as the derivative of copying adds up; bits as they are."""
@@ -283,6 +310,10 @@ class Convolution:
     def giving(self, result: Any) -> "Convolution":
         """The same with results of another dtype."""
         return replace(self, result=result)
+
+
+# Shorter rows take as long to skip as to copy (measured: of 32 cells four times as long as of 128).
+_SHORT_ROW = 64
 
 
 def traced_once(function: Callable[..., Array]) -> Callable[..., Array]:

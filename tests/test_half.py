@@ -23,6 +23,7 @@ CALLS = [
     ((4, 3, 40), (3, 1, 13), 1, 6, 1, 3),
     ((4, 2, 30), (3, 2, 4), 3, 1, 2, 1),
     ((2, 2, 4, 5, 6), (3, 2, 2, 3, 2), 1, 1, 1, 1),
+    ((2, 2, 512), (2, 2, 3), 1, 1, 1, 1),
 ]
 # With a dtype, parts of the batch, and whether channels are last.
 CALLED = [
@@ -52,7 +53,12 @@ def test_bits_are_summed_as_numbers(name, call, dtype, parts, last):
     generator = np.random.default_rng(0)
     x, w, b, g = (integers(shape, generator, half) for shape in shapes)
     unfolded = range(1 + rank if name == "fold" else 1)
-    given = [Convolution(window, input[2:], groups, None, half, single, last, "auto", 400, n, parts) for n in unfolded]
+    # Long tiles of a signal are put as rows, short ones as bits that are copied at last.
+    given = [
+        Convolution(window, input[2:], groups, None, half, single, last, "auto", tile, n, parts)
+        for tile in (400, 8192)
+        for n in unfolded
+    ]
     for part, by_parts, arrays in (
         ("output", image_by_parts(engine.output, 0), (x, w, b)),
         ("input_gradient", image_by_parts(engine.input_gradient, 1), (w, g)),
@@ -153,7 +159,7 @@ def test_a_result_of_another_dtype(function):
     ids=["r64", "stem", "signal", "depthwise"],
 )
 def test_no_image_is_whole_in_float32(input, weight, options, last):
-    """Temporaries of the compiled VJP are a quarter of U and one 16-bit result at most, as bits."""
-    temporaries, u, given, result = memory.of_vjp(input, weight, options, last, jnp.bfloat16)
+    """Temporaries of the compiled VJP are a quarter of U at most."""
+    temporaries, u, _, _ = memory.of_vjp(input, weight, options, last, jnp.bfloat16)
     assert u > 2**24
-    assert temporaries <= u / 4 + max(given, result)
+    assert temporaries <= u / 4

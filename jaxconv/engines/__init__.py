@@ -7,7 +7,7 @@ An engine is a module with three functions of one `Convolution`, in its layout a
     weight_gradient(convolution, input, cotangent)
 
 and `IN_TILES`, whether it cuts an image into tiles or copies it tap by tap. Such an engine reads images through the `for_tiles`,
-`for_copies` and `for_sums` of the convolution, and writes one as `stored`, so that 16-bit numbers can be copied as bits.
+`for_copies` and `for_sums` of the convolution, and writes one by `room` and `put`, so that 16-bit numbers can be copied as bits.
 """
 
 import pkgutil

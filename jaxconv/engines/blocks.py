@@ -18,7 +18,7 @@ from jaxconv.convolution import Convolution, traced_once
 from jaxconv.copies import copies
 from jaxconv.counts import cells_in_blocks
 from jaxconv.engines import fold
-from jaxconv.tiles import blank, moved, put, tiles, tiles_of_terms
+from jaxconv.tiles import moved, tiles, tiles_of_terms
 from jaxconv.window import Place, Taps
 
 IN_TILES = True
@@ -49,10 +49,12 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
         u, _ = copies(convolution, input, [0], [taps], [seen], [cells])
         multiplied = folded.products(convolution, matrix, rows, u)
         sums = folded.sum_of_taps(multiplied, 3 if last else 1, 2 if last else 3, blocks, length)
-        return put(result, folded.as_image(convolution, sums, bias), convolution.first_spatial, [places[0].start])
+        return convolution.put(
+            result, folded.as_image(convolution, sums, bias), convolution.first_spatial, [places[0].start]
+        )
 
     shape = convolution.shape(batch, grid.sizes, out_channels)
-    return grid.walk(step, blank(shape, convolution.stored, weight, input))
+    return grid.walk(step, convolution.room(shape, length, weight, input)).reshape(shape)
 
 
 def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:

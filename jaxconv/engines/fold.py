@@ -24,11 +24,9 @@ from jaxconv.runs import Runs
 from jaxconv.tiles import (
     Start,
     Tiles,
-    blank,
     interleaved,
     moved,
     piece,
-    put,
     tiles,
     tiles_of_terms,
     written_out,
@@ -66,15 +64,16 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
         products = folded.products(convolution, matrix, rows, u)
         if runs is not None:
             sums = runs.summed(products, (convolution.groups, rows[-1], batch))
-            return put(result, folded.as_image(convolution, sums, bias), 2, runs.starts(starts))
+            return convolution.put(result, folded.as_image(convolution, sums, bias), 2, runs.starts(starts))
         for axis in reversed(range(unfolded, window.rank)):
             before = axis - unfolded
             at = _spatial_axis(convolution, axis, before)
             products = folded.sum_of_taps(products, tap_axis + before, at, seen[axis], grid.shape[axis])
-        return put(result, folded.as_image(convolution, products, bias), convolution.first_spatial, starts)
+        return convolution.put(result, folded.as_image(convolution, products, bias), convolution.first_spatial, starts)
 
     sizes = grid.sizes if runs is None else runs.shape(grid.sizes)
-    result = blank(convolution.shape(batch, sizes, out_channels), convolution.stored, weight, input)
+    shape = convolution.shape(batch, sizes, out_channels)
+    result = convolution.room(shape, math.prod(grid.shape[len(sizes) - 1 :]), weight, input)
     inside = _inside(convolution, grid, window.cells, convolution.spatial)
     result = grid.walk(step, result, inside)
     return result.reshape(convolution.shape(batch, grid.sizes, out_channels))
@@ -117,7 +116,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
         products = folded.products(convolution, matrix, rows, image, columns)
         begins = [place.start * stride for place, stride in zip(places, window.stride, strict=True)]
         sums = _sum_of_phases(convolution, products, skipped, lengths, begins, result_sizes)
-        return put(result, folded.as_image(convolution, sums, bias), convolution.first_spatial, begins)
+        return convolution.put(result, folded.as_image(convolution, sums, bias), convolution.first_spatial, begins)
 
     cut_axes = [axis for axis, count in enumerate(grid.counts) if count > 1]
     odd = [axis for axis in cut_axes if convolution.spatial[axis] % window.stride[axis]]
@@ -129,13 +128,16 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
     else:
         for axis in odd:
             result_sizes[axis] = blocks[axis] * window.stride[axis]
-    result = blank(convolution.shape(batch, tuple(result_sizes), in_channels), convolution.stored, weight, cotangent)
+    shape = convolution.shape(batch, tuple(result_sizes), in_channels)
+    result = convolution.room(shape, grid.shape[-1] * window.stride[-1], weight, cotangent)
     inside = _inside(convolution, grid, window.backward_cells, sizes)
     result = grid.walk(partial(add, grid.shape), result, inside)
     if last is not None:
         places = [Place.known(at, at) for at in (blocks[axis] - 1 if axis == last else 0 for axis in axes)]
         result = add([1 if axis == last else blocks[axis] for axis in axes], places, result)
-    return lax.slice(result, (0,) * result.ndim, convolution.shape(batch, convolution.spatial, in_channels))
+    return lax.slice(
+        result.reshape(shape), (0,) * len(shape), convolution.shape(batch, convolution.spatial, in_channels)
+    )
 
 
 def _by_channels(convolution: Convolution, matrix: Array, cotangent: Array, bias: Array | None, count: int) -> Array:
@@ -153,10 +155,10 @@ def _by_channels(convolution: Convolution, matrix: Array, cotangent: Array, bias
         products = folded.products(convolution, some, (count, *window.kernel), image)
         sums = _sum_of_phases(convolution, products, skipped, blocks, [0] * window.rank, convolution.spatial)
         own = None if bias is None else piece(bias, start, count, 0)
-        return put(result, folded.as_image(convolution, sums, own), 1, [start])
+        return convolution.put(result, folded.as_image(convolution, sums, own), 1, [start])
 
     shape = (cotangent.shape[0], in_channels, *convolution.spatial)
-    return grid.walk(step, blank(shape, convolution.stored, matrix, cotangent))
+    return grid.walk(step, convolution.room(shape, shape[-1], matrix, cotangent))
 
 
 def _channels_at_once(convolution: Convolution, grid: Tiles, cotangent: Array, in_channels: int) -> int:

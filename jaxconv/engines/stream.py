@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution, traced_once
-from jaxconv.tiles import Start, Tiles, blank, period, piece, put, stacked, tiles, tiles_of_terms, windows
+from jaxconv.tiles import Start, Tiles, blank, period, piece, stacked, tiles, tiles_of_terms, windows
 from jaxconv.window import Cells, Place, Window
 
 IN_TILES = True
@@ -42,10 +42,10 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
             product = product.reshape(out_channels, batch, *grid.shape)
             tile = jnp.swapaxes(product, 0, 1)
         tile = convolution.finished(tile, bias)
-        return put(result, tile, convolution.first_spatial, [place.start for place in places])
+        return convolution.put(result, tile, convolution.first_spatial, [place.start for place in places])
 
-    result = blank(convolution.shape(batch, grid.sizes, out_channels), convolution.stored, weight, input)
-    return grid.walk(step, result)
+    shape = convolution.shape(batch, grid.sizes, out_channels)
+    return grid.walk(step, convolution.room(shape, grid.shape[-1], weight, input)).reshape(shape)
 
 
 def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:

@@ -184,7 +184,7 @@ def _depthwise_weight_gradient(convolution: Convolution, input: Array, cotangent
     indices = lax.optimization_barrier([[jnp.uint32(tap) for tap in range(size)] for size in window.kernel[1:]])
     entries = list(itertools.product(*indices))
     # Rows are copied among zeros, some at a time: as many as divide all, so that none comes twice.
-    cells = batch * channels * math.prod(row) * jnp.dtype(accumulate).itemsize
+    cells = batch * channels * window.stride[0] * math.prod(convolution.spatial[1:]) * jnp.dtype(accumulate).itemsize
     rows = Tiles((height,), (_divisor(height, convolution.tile // cells),))
     whole = [window.cells(axis, Place.known(0, 0), size) for axis, size in enumerate(row, 1)]
 
@@ -253,8 +253,11 @@ def _by_rows(convolution: Convolution, way: _Way, sums: Sums, image: Array, weig
         part = convolution.channels_second(part) if convolution.channels_moved else part
         return convolution.for_sums(part, convolution.accumulate)
 
+    def added(part: Array) -> Array:
+        return sums(inside, part, kernel(), grid.shape)
+
     def finished(part: Array) -> Array:
-        return inside.finished(sums(inside, part, kernel(), grid.shape), bias)
+        return inside.finished(added(part), bias)
 
     def step(places: list[Place], result: Array) -> Array:
         cells = [way.cells(axis, place, grid.shape[axis]) for axis, place in enumerate(places)]
@@ -265,16 +268,20 @@ def _by_rows(convolution: Convolution, way: _Way, sums: Sums, image: Array, weig
             tile = laid_out(tile) if grid.shape == way.positions else tile
         elif whole:
             tile = finished(given_cells(part))
-        else:
+        elif convolution.bits is None:
             tile = convolution.as_call(finished, given_cells(part))
-        return put(result, tile, 1, [place.start * step for place, step in zip(places, way.step, strict=True)])
+        else:
+            tile = inside.finished(convolution.as_call(added, given_cells(part)), bias)
+        return convolution.put(
+            result, tile, 1, [place.start * step for place, step in zip(places, way.step, strict=True)]
+        )
 
     # What is cut into tiles has them whole, and may have some cells too many.
     sizes = [
         size if count == length else count * step
         for size, count, length, step in zip(way.spatial, way.positions, grid.shape, way.step, strict=True)
     ]
-    result = blank(convolution.shape(batch, tuple(sizes), results), convolution.stored, weight, image)
+    result = convolution.room(convolution.shape(batch, tuple(sizes), results), results, weight, image)
     result = grid.walk(step, result)
     return lax.slice(result, (0,) * result.ndim, convolution.shape(batch, way.spatial, results))
 
@@ -291,8 +298,14 @@ def _by_groups(
     grid = _grid(convolution, batch * channels * math.prod(padded))
     held_weight = held(weight)
 
+    def added(part: Array, some: Array) -> Array:
+        return sums(convolution, part, some, way.positions)
+
     def tile(part: Array, start: Start) -> Array:
-        tile = sums(convolution, part, piece(held_weight(), start, grid.shape[0], 0), way.positions)
+        some = piece(held_weight(), start, grid.shape[0], 0)
+        # Rounded behind a call, where it is put: XLA would not skip what is not in the tile for a copy alone.
+        apart = convolution.bits is not None and grid.counts != (1,)
+        tile = convolution.as_call(added, part, some) if apart else added(part, some)
         own = None if bias is None else piece(bias, start * results, grid.shape[0] * results, 0)
         return convolution.finished(tile, own)
 
@@ -309,9 +322,9 @@ def _by_groups(
         part = piece(convolution.for_tiles(image, start), start * channels, grid.shape[0] * channels, 1)
         part = widened(part, [(min(0, low), min(0, high)) for low, high in sides])
         room = put(room, part, 2, [max(0, low) for low, _ in sides])
-        return put(result, tile(room, start), 1, [start * results]), room
+        return convolution.put(result, tile(room, start), 1, [start * results]), room
 
-    result = blank(convolution.shape(batch, way.spatial, groups * results), convolution.stored, weight, image)
+    result = convolution.room(convolution.shape(batch, way.spatial, groups * results), way.spatial[-1], weight, image)
     # Every tile goes to the same place among the same zeros: to pad each one would write every cell with a condition.
     room = blank(convolution.shape(batch, padded, grid.shape[0] * channels), convolution.accumulate, image)
     return grid.walk(step, (result, room))[0]
