@@ -35,8 +35,12 @@ def image_by_parts(function: Callable[..., Array], at: int) -> Callable[..., Arr
             return function(convolution, *arrays)
         batch = _divided(convolution, arrays[at])
 
+        # Rounded where it is put, as `put` wants it.
+        own = convolution.giving(convolution.accumulate)
+
         def result(index: Start) -> Array:
-            return function(convolution, *arrays[:at], _part(convolution, batch, index), *arrays[at + 1 :])
+            part = function(own, *arrays[:at], _part(convolution, batch, index), *arrays[at + 1 :])
+            return part.astype(convolution.result)
 
         shape = jax.eval_shape(result, 0)
         image = blank((shape.shape[0], convolution.parts, *shape.shape[1:]), shape.dtype, *arrays)

@@ -76,6 +76,8 @@ def parts_and_tile(
         least, most = 1, max(min(_FOLD_TILE, fits) // whole, int(whole <= min(_WHOLE_IMAGE, fits)))
         room = max(room, most * sample)
     count = number_of_parts(batch, least, most, _devices(convolution))
+    if count == 1 and u > SMALL_U and _is_short_of_rows(convolution, part):
+        return number_of_parts(batch, 1, 1, _devices(convolution)), tile
     return count, tile if count == 1 else 2 * room
 
 
@@ -152,6 +154,17 @@ def _parts_of_a_signal(
     if part == "weight_gradient" or tile * positions >= 8 * beyond * sample * batch:
         return 1, tile
     return number_of_parts(batch, 1, 1, devices), max(tile, min(SMALL_U, fits - (whole - sample)))
+
+
+def _is_short_of_rows(convolution: Convolution, part: str) -> bool:
+    """Whether the result is a signal of 16-bit numbers with channels first, whose tiles, of all samples, may be put as no rows:
+    a copy of one sample's bits is less than one of all."""
+    return (
+        convolution.has_half
+        and convolution.window.rank == 1
+        and part != "weight_gradient"
+        and not convolution.channels_last
+    )
 
 
 def _devices(convolution: Convolution) -> int:
