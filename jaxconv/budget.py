@@ -26,6 +26,7 @@ _LONG_RUN = 64
 _FAIR_TILE = 3 * 2**20
 _LARGE_TILE = _CPU_TILE // 2
 _FOLD_TILE = 6 * 2**20
+_LARGEST_TILE = 10 * 2**20
 _WHOLE_IMAGE = 15 * 2**20
 _WHOLE_SIGNAL = 20 * 2**20
 
@@ -115,8 +116,12 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
             return sys.maxsize
         return SMALL_U if image.dtype.itemsize > 2 else _CPU_TILE
     wanted = _fair_tile(convolution, name, part, u)
-    # Where two copies of the weight are more than the quarter, no tile is small enough to keep it.
     copy = image.dtype.itemsize * math.prod(weight)
+    if 4 * copy > u and window.rank == 1:
+        # Of a signal whose weight is more than the quarter, which no tile is small enough to keep then, small ones read all of
+        # the weight, or of its gradient, over and over (measured: up to 1.6 times as long).
+        return min(u // 2, _LARGEST_TILE)
+    # Where two copies of the weight are more than the quarter, none is either.
     if name == "phases" and convolution.has_phases:
         # They are a copy of the image, which is so much of U.
         room = (u // 4 - u // convolution.of_phases.window.taps) // 2 - copy
