@@ -254,13 +254,27 @@ def stacked(seen: Callable[[Start], Array], count: int, axis: int) -> Array:
 
 
 def period(length: int, kernel: int, stride: int, channels: int) -> int | None:
-    """How many neighbouring windows of an axis, at least as many cells as one of them has, are a period of `windows`. None where
-    no such number divides `length`, or where runs are not faster than copies of a tap: LLVM writes a loop of less than some 110
-    turns out, which takes it long, and is worth it for very few channels alone (measured)."""
-    if channels > _FEW_CHANNELS and kernel * channels < _LOOP:
+    """How many neighbouring windows of an axis, at least as many cells as one of them has, are a period of `windows`: a number
+    that divides `length`, or one of which a whole number is at most an eighth more. None where there is no such number, or where
+    runs are not faster than copies of a tap: LLVM writes a loop of less than some 110 turns out, which takes it long, and is
+    worth it for very few channels alone (measured), as are more copies than are joined at once."""
+    few = channels <= _FEW_CHANNELS
+    if not few and kernel * channels < _LOOP:
         return None
-    counts = range(max(2, -(-kernel // stride)), _FUSED + 1)
-    return next((count for count in counts if length % count == 0), None)
+    counts = range(max(2, -(-kernel // stride)), (_MOST_JOINED if few else _FUSED) + 1)
+    divisors = (count for count in counts if count <= _FUSED and length % count == 0)
+    others = (count for count in counts if 8 * _in_periods(length, count) <= 9 * length)
+    return next(divisors, next(others, None))
+
+
+def _in_periods(length: int, count: int) -> int:
+    """`length`, or as many more as make a whole number of periods."""
+    return -(-length // count) * count
+
+
+def cells_of_windows(length: int, stride: int, count: int) -> int:
+    """Cells of the axis that `windows` are taken of."""
+    return stride * (_in_periods(length, count) + count - 1)
 
 
 def windows(image: Array, axis: int, length: int, kernel: int, stride: int, count: int) -> Array:
@@ -268,16 +282,18 @@ def windows(image: Array, axis: int, length: int, kernel: int, stride: int, coun
     channels), where a window is one run of memory.
 
     Every `count`-th window, a `period`, lies in a row of an image whose cells are taken `count` strides at a time. So these are
-    `count` copies of long runs, whatever the kernel, of an axis that has `stride * (length + count - 1)` cells.
+    `count` copies of long runs, whatever the kernel, of an axis that has `cells_of_windows`; windows that are beyond `length`, to
+    the end of a period, are cut off.
     """
-    lead, cells, channels = image.shape[:axis], length // count, image.shape[-1]
+    lead, whole, channels = image.shape[:axis], _in_periods(length, count), image.shape[-1]
 
     def every(first: int) -> Array:
-        part = lax.slice_in_dim(image, first * stride, stride * (first + length), axis=axis)
-        rows = part.reshape(*lead, cells, 1, count * stride * channels)
+        part = lax.slice_in_dim(image, first * stride, stride * (first + whole), axis=axis)
+        rows = part.reshape(*lead, whole // count, 1, count * stride * channels)
         return lax.slice_in_dim(rows, 0, kernel * channels, axis=axis + 2)
 
-    return joined([every(first) for first in range(count)], axis + 1).reshape(*lead, length, kernel * channels)
+    seen = joined([every(first) for first in range(count)], axis + 1).reshape(*lead, whole, kernel * channels)
+    return lax.slice_in_dim(seen, 0, length, axis=axis)
 
 
 def is_joined(count: int) -> bool:

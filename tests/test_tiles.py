@@ -13,7 +13,7 @@ from layers import layer, traced
 import jaxconv
 from jaxconv.convolution import Convolution
 from jaxconv.engines import fold, taps
-from jaxconv.tiles import held, joined, moved, period, place, stacked, windows
+from jaxconv.tiles import cells_of_windows, held, joined, moved, period, place, stacked, windows
 from jaxconv.window import make_window
 
 
@@ -108,11 +108,14 @@ def test_many_are_stacked_in_a_loop(count, loops):
         (57, 3, 1, 64, 3),
         (56, 2, 2, 64, 2),
         (56, 7, 2, 3, 4),  # Four windows at a stride of two have seven cells,
-        (57, 7, 2, 3, None),  # and three have six.
+        (57, 7, 2, 3, 4),  # and 15 times four are not much more than 57.
         (14, 7, 1, 64, 7),
-        (14, 8, 1, 64, None),  # No divisor of 14 from 8 to 8.
+        (14, 8, 1, 64, None),  # Twice eight are an eighth more than 14, and not less.
         (16, 8, 1, 64, 8),
-        (18, 9, 1, 64, None),  # More are not one fused loop.
+        (18, 9, 1, 64, None),  # More than eight are not one fused loop,
+        (18, 9, 1, 4, 9),  # which few channels are worth.
+        (141, 80, 4, 1, 21),  # Seven times 21 are 147, and eight times 20 far more than 141.
+        (400, 97, 4, 1, None),
         (55, 4, 4, 64, 5),  # One window alone is no run.
         (56, 2, 1, 56, 2),  # A run of 112 is a loop, and one of 111 is written out,
         (56, 3, 1, 37, None),
@@ -125,11 +128,12 @@ def test_the_period_of_windows(length, kernel, stride, channels, expected):
 
 
 @pytest.mark.parametrize(
-    ("length", "kernel", "stride", "count"), [(8, 3, 1, 4), (6, 2, 2, 2), (6, 5, 2, 3), (8, 3, 3, 8)]
+    ("length", "kernel", "stride", "count"),
+    [(8, 3, 1, 4), (6, 2, 2, 2), (6, 5, 2, 3), (8, 3, 3, 8), (7, 2, 1, 4), (9, 5, 2, 5)],
 )
 def test_windows_are_copied_as_runs(length, kernel, stride, count):
     """As many copies as there are windows in a period, whatever the kernel, and no cell more than they reach."""
-    cells = stride * (length + count - 1)
+    cells = cells_of_windows(length, stride, count)
     image = jnp.arange(2 * 3 * cells * 5.0).reshape(2, 3, cells, 5)
 
     def runs(image):

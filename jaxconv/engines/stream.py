@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution, traced_once
-from jaxconv.tiles import Start, Tiles, blank, period, piece, stacked, tiles, tiles_of_terms, windows
+from jaxconv.tiles import Start, Tiles, blank, cells_of_windows, period, piece, stacked, tiles, tiles_of_terms, windows
 from jaxconv.window import Cells, Place, Window
 
 IN_TILES = True
@@ -119,7 +119,7 @@ def _unfold_tile(convolution: Convolution, grid: Tiles, input: Array, places: li
     if count is not None:
         # As many cells as a whole number of periods has.
         start, _, bounds = cells[last]
-        cells[last] = start, stride * (length + count - 1), bounds
+        cells[last] = start, cells_of_windows(length, stride, count), bounds
 
     def unfolded(cells: Sequence[Cells], image: Array) -> Array:
         part = convolution.cut(image, cells, at_once=True)
