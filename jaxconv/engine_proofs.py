@@ -22,6 +22,7 @@ from jaxconv.window import Window
 # Bytes of a tile, so few that every loop over tiles is run, and its last tile moved back.
 _TILE = 160
 # What one engine alone must be proven on as well, and what is static about it.
+_BY_CHANNELS = Geometry(1, 1, (2, 1), (4, 3), (8, 8), (2, 1), (1, 1), ((4, 3), (4, 3)))
 OWN: tuple[tuple[str, Geometry, dict[str, Any]], ...] = (
     # Depthwise rows so long that the gradient of the weight is taken row by row.
     ("taps", Geometry(1, 2, (1, 1), (3, 41), (2, 2), (2, 1), (1, 1), ((1, 0), (0, 0))), {"tile": 2**23}),
@@ -58,12 +59,9 @@ OWN: tuple[tuple[str, Geometry, dict[str, Any]], ...] = (
     ("phases", Geometry(1, 1, (1, 2), (9,), (6,), (2,), (1,), ((1, 0),)), {"unfolded": 2}),
     # Two blocks of zeros around a signal that the products leave out, at both ends.
     ("blocks", Geometry(1, 1, (1, 1), (2,), (6,), (1,), (1,), ((4, 4),)), {"unfolded": 3, "tile": 2**23}),
-    # An input gradient at a stride, channel by channel.
-    (
-        "fold",
-        Geometry(1, 1, (2, 1), (4, 3), (8, 8), (2, 1), (1, 1), ((4, 3), (4, 3))),
-        {"tile": 1600},
-    ),
+    # An input gradient at a stride, channel by channel, also with channels last.
+    ("fold", _BY_CHANNELS, {"tile": 1600}),
+    ("fold", _BY_CHANNELS, {"tile": 1600, "channels_last": True}),
     # Tiles of two positions, whose stride is seen where the axis is unfolded.
     ("fold", Geometry(1, 1, (1, 1), (9,), (2,), (2,), (1,), ((1, 0),)), {"tile": 24}),
 )

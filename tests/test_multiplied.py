@@ -47,9 +47,11 @@ def of_layer(layer, input, weight, part):
     ("input", "weight", "stride", "padding"),
     [((2, 61, 73, 73), (158, 61, 7, 7), 2, 3), ((4, 187, 43, 43), (79, 187, 5, 5), 2, 2)],
 )
-def test_an_input_gradient_at_a_stride_makes_no_product_twice(input, weight, stride, padding):
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+def test_an_input_gradient_at_a_stride_makes_no_product_twice(input, weight, stride, padding, layout):
     """Of long kernels and few samples: a tile of one row of blocks would multiply the four or three rows that it sees."""
-    layer = partial(jaxconv.conv2d, stride=stride, padding=padding)
+    layer = partial(jaxconv.conv2d, stride=stride, padding=padding, data_format=layout)
+    input = (input[0], *input[2:], input[1]) if layout == "channels_last" else input
     # The last channels are some that the tile before has.
     assert 1 <= of_layer(layer, input, weight, "input gradient") < 1.1
 
@@ -61,16 +63,17 @@ def test_blocks_do_not_multiply_the_zeros_around_a_signal(part):
     assert of_layer(layer, (2, 768, 250), (768, 48, 128), part) < 1.1
 
 
+@pytest.mark.parametrize("last", [False, True], ids=["channels_first", "channels_last"])
 @pytest.mark.parametrize("tile", [20_000, 2**16])
-def test_channels_at_a_time_are_all_channels(tile, monkeypatch):
+def test_channels_at_a_time_are_all_channels(tile, last, monkeypatch):
     """Of an input gradient at a stride, with a bias; the last of them has some channels that the one before has, too."""
     counts, made = [], fold._channels_at_once
     monkeypatch.setattr(fold, "_channels_at_once", lambda *given: counts.append(made(*given)) or counts[-1])
     window = make_window((5, 5), (2, 3), 2, 1, 2)
-    convolution = Convolution(window, (12, 14), 1, None, jnp.dtype("float32"), jnp.float32, tile=tile)
+    convolution = Convolution(window, (12, 14), 1, None, jnp.dtype("float32"), jnp.float32, last, tile=tile)
     random = np.random.default_rng(0)
     w, g, b = (jnp.asarray(random.standard_normal(shape), jnp.float32) for shape in ((3, 7, 5, 5), (2, 3, 6, 5), (7,)))
-    result = fold.input_gradient(convolution, w, g, b)
+    result = convolution.channels_second(fold.input_gradient(convolution, w, convolution.as_given(g), b))
     assert counts == [{20_000: 3, 2**16: 0}[tile]]
     x = jnp.zeros((2, 7, 12, 14), jnp.float32)
     expected = jax.vjp(lambda x: jaxconv.conv2d(x, w, stride=(2, 3), padding=2, engine="materialise"), x)[1](g)[0]

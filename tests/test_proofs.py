@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import itertools
 import types
 from collections import Counter
 from pathlib import Path
@@ -63,10 +64,12 @@ def test_every_engine_has_its_proofs():
         ways = {"blocks": ("2 blocks", "3 blocks", "channels last, 2 blocks"), "phases": ("2 blocks",)}
         for way in ways.get(name, ()):
             assert [told.pop(f"{statement}, {way}") for statement in plain] == [1] * 6
+        last = [geometry for geometry, options in own if "channels_last" in options]
         if name == "fold":
+            assert [told.pop(f"{statement}, channels last") for statement in plain] == [1] * 6
             # With one axis unfolded on all, with two on those of two axes and more, with three on those of three.
-            for unfolded in (1, 2, 3):
-                ranked = [geometry for geometry in geometries if geometry.rank >= unfolded]
+            for unfolded, layout in itertools.product((1, 2, 3), ("", ", channels last")):
+                ranked = [geometry for geometry in (last if layout else geometries) if geometry.rank >= unfolded]
                 # A gradient that is the same whatever is unfolded is proven once, with none.
                 for part, same in (
                     ("output", lambda g: False),
@@ -75,7 +78,7 @@ def test_every_engine_has_its_proofs():
                 ):
                     count = len([g for g in ranked if not same(g)])
                     for statement in (f"{part} is its definition", f"VJP of {part}"):
-                        assert told.pop(f"{statement}, {unfolded} axes unfolded") == count > 0
+                        assert told.pop(f"{statement}{layout}, {unfolded} axes unfolded", 0) == count
         assert not told
 
 

@@ -10,6 +10,7 @@ or, whole in space, of channels.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import jax.numpy as jnp
@@ -96,19 +97,16 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
         # A row of blocks at least, as of a result that is cut off at last there would be another copy.
         room = max(room, row)
     grid = tiles(blocks, size, room)
+    channels = _channels_at_once(convolution, grid, weight, cotangent)
+    if channels:
+        return _by_channels(convolution, weight, cotangent, bias, channels)
     if convolution.channels_last:
         # W~, as its entries are moved the least (measured: up to three times as fast for large weights).
         matrix, columns, rows = convolution.matrix(weight), -2, (*window.kernel, weight.shape[1])
     else:
-        # The weight's own matrix the other way round, which the library would make of it for every tile.
-        order = (0, *range(2, 3 + window.rank), 1)
-        matrix, columns, rows = moved(convolution.by_group(weight), order), -1, weight.shape[1:]
-        matrix = matrix.reshape(*convolution.lead, math.prod(rows), -1)
+        matrix, columns, rows = _turned_matrix(convolution, weight), -1, weight.shape[1:]
     matrix = convolution.made_once(matrix.astype(cotangent.dtype))
     axes = range(window.rank)
-    channels = _channels_at_once(convolution, grid, cotangent, in_channels)
-    if channels:
-        return _by_channels(convolution, matrix, cotangent, bias, channels)
 
     def add(lengths, places, result):
         cells = [window.backward_cells(axis, places[axis], lengths[axis]) for axis in axes]
@@ -140,9 +138,18 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
     )
 
 
-def _by_channels(convolution: Convolution, matrix: Array, cotangent: Array, bias: Array | None, count: int) -> Array:
-    """The gradient of an input at a stride, so many channels at a time, whole in space: no product is made twice."""
-    window, in_channels = convolution.window, matrix.shape[-2] // convolution.window.taps
+def _turned_matrix(convolution: Convolution, weight: Array) -> Array:
+    """The weight's own matrix the other way round, (g,) c and *k, q, which the library would make of it for every tile."""
+    matrix = moved(convolution.by_group(weight), (0, *range(2, 3 + convolution.window.rank), 1))
+    return matrix.reshape(*convolution.lead, -1, matrix.shape[-1])
+
+
+def _by_channels(given: Convolution, weight: Array, cotangent: Array, bias: Array | None, count: int) -> Array:
+    """The gradient of an input at a stride, so many channels at a time, whole in space: no product is made twice. Channels that
+    are last are moved first."""
+    convolution, cotangent = replace(given, channels_last=False), given.channels_second(cotangent)
+    matrix = convolution.made_once(_turned_matrix(convolution, weight).astype(cotangent.dtype))
+    window, in_channels = convolution.window, weight.shape[1]
     blocks = convolution.blocks
     cells = [window.backward_cells(axis, Place.known(0, 0), size) for axis, size in enumerate(blocks)]
     image, skipped = _cells_of_taps(convolution, cotangent, cells)
@@ -158,17 +165,21 @@ def _by_channels(convolution: Convolution, matrix: Array, cotangent: Array, bias
         return convolution.put(result, folded.as_image(convolution, sums, own), 1, [start])
 
     shape = (cotangent.shape[0], in_channels, *convolution.spatial)
-    return grid.walk(step, convolution.room(shape, shape[-1], matrix, cotangent))
+    return given.as_given(grid.walk(step, convolution.room(shape, shape[-1], matrix, cotangent)))
 
 
-def _channels_at_once(convolution: Convolution, grid: Tiles, cotangent: Array, in_channels: int) -> int:
+def _channels_at_once(convolution: Convolution, grid: Tiles, weight: Array, cotangent: Array) -> int:
     """How many channels of an input gradient at a stride are made at a time, whole in space; 0 where that leaves too few rows to
-    multiply beside a copy of the cotangent, and tiles of rows are made, two of which multiply what both see."""
-    if grid.counts[0] == 1 or convolution.groups > 1 or convolution.channels_last:
+    multiply beside a copy of the cotangent, and, with channels last, of the result, and tiles of rows are made, two of which
+    multiply what both see."""
+    if grid.counts[0] == 1 or convolution.groups > 1:
         return 0
     taps, size = convolution.window.taps, jnp.dtype(convolution.accumulate).itemsize
-    channel = size * taps * (cotangent.size // cotangent.shape[1])
-    most = min(convolution.tile, 2 * convolution.tile - size * cotangent.size) // channel
+    in_channels, positions = weight.shape[1], cotangent.size // weight.shape[0]
+    room = 2 * convolution.tile - size * cotangent.size
+    if convolution.channels_last:
+        room += 3 * convolution.tile // 2 - size * cotangent.shape[0] * in_channels * math.prod(convolution.spatial)
+    most = min(convolution.tile, room) // (size * taps * positions)
     return -(-in_channels // -(-in_channels // most)) if taps * most >= _FEWEST_ROWS else 0
 
 
