@@ -129,7 +129,7 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
     if name == "phases" and convolution.has_phases:
         # They are a copy of the image, which is so much of U.
         room = (u // 4 - u // convolution.of_phases.window.taps) // 2 - copy
-    elif name == "fold" and not convolution.channels_last:
+    elif _is_copied_once(convolution, name):
         # A tile is all that it takes beside them, where others are copied once more; at a stride images are, too, but of an
         # output of all axes unfolded.
         once = max(window.stride) == 1 or (part == "output" and convolution.unfolded == window.rank)
@@ -201,11 +201,18 @@ def _is_strided_gradient(convolution: Convolution, name: str, part: str) -> bool
     return name == "stream" and part == "weight_gradient" and images and max(convolution.window.stride) > 1
 
 
+def _is_copied_once(convolution: Convolution, name: str) -> bool:
+    """Whether a tile is all that is in memory for it: of `fold` with channels first, and of signals without a stride."""
+    if convolution.channels_last:
+        return convolution.window.rank == max(convolution.window.stride) == 1 and name in ("fold", "blocks")
+    return name == "fold"
+
+
 def _fair_tile(convolution: Convolution, name: str, part: str, u: int) -> int:
     """Bytes of a tile of a large U: what stays in the cache and is large enough to multiply."""
     if name == "fold" and convolution.unfolded == 0 and part != "weight_gradient":
         # The rows that two tiles share are multiplied twice.
         return min(_CPU_TILE, u // 12)
-    if (name == "fold" and not convolution.channels_last) or _is_strided_gradient(convolution, name, part):
+    if _is_copied_once(convolution, name) or _is_strided_gradient(convolution, name, part):
         return min(_FOLD_TILE, max(u // 9, min(_LARGE_TILE, u // 6)))
     return min(_LARGE_TILE, max(u // 18, min(_FAIR_TILE, u // 12)))

@@ -72,6 +72,7 @@ _TAPS_A_PHASE = 8
 _FEW_COPIES = 8
 _LONG_RUN = 8
 _LONG_KERNEL = 12
+_FUSED_TAPS = 8
 _LEFT = 0.96
 # Output and gradients of a U of more than this take more than 32 MB together, with the copies that U is made of. XLA would keep
 # the temporaries of all at the same time, and the allocator of Linux maps so much memory anew at every call, which takes longer
@@ -262,7 +263,8 @@ def _blocks_that_save(
     window = convolution.window
     if window.rank > 1 or max(window.stride) > 1 or window.taps == 1 or convolution.mapped > 1:
         return None
-    few = convolution.channels_last and window.taps < _LONG_KERNEL
+    least = _LONG_KERNEL if part == "weight_gradient" else _FUSED_TAPS + 1
+    few = convolution.channels_last and window.taps < least
     if few or (fits and _is_beside_large_weight(convolution, part, weight, batch)):
         return None
     return _blocks_of(convolution, part, weight)

@@ -278,14 +278,16 @@ def test_the_rule_for_one_tap(input, weight, expected):
 @pytest.mark.parametrize(
     ("taps", "mapped", "last", "expected"),
     [
-        (11, 1, True, ("fold 0", "fold 0", "stream")),
+        (8, 1, True, ("fold 0", "fold 0", "stream")),
+        (9, 1, True, ("blocks 3", "blocks 3", "stream")),
+        (11, 1, True, ("blocks 2", "blocks 2", "stream")),
         (12, 1, True, ("blocks 3", "blocks 3", "blocks 3")),
         (11, 1, False, ("blocks 2", "blocks 2", "blocks 2")),
         (11, 2, False, ("fold 0", "fold 0", "fold 0")),
     ],
 )
 def test_blocks_are_of_a_signal_that_has_no_runs_as_it_is(taps, mapped, last, expected):
-    """Of at least 12 taps with channels last, and not of a gradient for every sample."""
+    """Of at least 9 taps with channels last, 12 for the gradient of the weight, and not of a gradient for every sample."""
     convolution = replace(layer((16, 64, 3000), (64, 64, taps), channels_last=last), mapped=mapped)
     assert named(convolution, (64, 64, taps), 16) == expected
 

@@ -171,8 +171,9 @@ def _by_channels(given: Convolution, weight: Array, cotangent: Array, bias: Arra
 def _channels_at_once(convolution: Convolution, grid: Tiles, weight: Array, cotangent: Array) -> int:
     """How many channels of an input gradient at a stride are made at a time, whole in space; 0 where that leaves too few rows to
     multiply beside a copy of the cotangent, and, with channels last, of the result, and tiles of rows are made, two of which
-    multiply what both see."""
-    if grid.counts[0] == 1 or convolution.groups > 1:
+    multiply what both see; of a signal with channels last, which is little."""
+    signal = convolution.channels_last and convolution.window.rank == 1
+    if grid.counts[0] == 1 or convolution.groups > 1 or signal:
         return 0
     taps, size = convolution.window.taps, jnp.dtype(convolution.accumulate).itemsize
     in_channels, positions = weight.shape[1], cotangent.size // weight.shape[0]
