@@ -122,10 +122,10 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
     wanted = _fair_tile(convolution, name, part, u)
     copy = image.dtype.itemsize * math.prod(weight)
     if 4 * copy > u and window.rank == 1:
-        # Of a signal whose weight is more than the quarter, which no tile is small enough to keep then, small ones read all of
-        # the weight, or of its gradient, over and over (measured: up to 1.6 times as long).
+        # A signal's weight alone is more than the quarter, which no tile is small enough to keep then; and each tile reads all of
+        # the weight, or of its gradient (measured: small ones take up to 1.6 times as long).
         return min(u // 2, _LARGEST_TILE)
-    # Where two copies of the weight are more than the quarter, none is either.
+    # Below, where two copies of the weight are more than the quarter, no tile is small enough to keep it.
     if name == "phases" and convolution.has_phases:
         # They are a copy of the image, which is so much of U.
         room = (u // 4 - u // convolution.of_phases.window.taps) // 2 - copy

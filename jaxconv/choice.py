@@ -258,8 +258,8 @@ def _blocks_that_save(
 ) -> int | None:
     """In how many blocks a signal's kernel is taken, 1 for a copy of every tap and as many as taps for none, where a twenty-fifth
     less is moved and multiplied then than `fold` would (measured on drawn layers: up to 2.8 times as fast); or else None. Not of
-    fewer than 12 taps with channels last, whose windows are runs as they are, and not for a gradient where the weight is large
-    beside a small U, or for one of every sample."""
+    up to eight taps with channels last, whose windows are runs as they are, nor of fewer than 12 for a weight gradient, and not
+    for a gradient where the weight is large beside a small U, or for one of every sample."""
     window = convolution.window
     if window.rank > 1 or max(window.stride) > 1 or window.taps == 1 or convolution.mapped > 1:
         return None

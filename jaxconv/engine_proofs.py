@@ -21,8 +21,8 @@ from jaxconv.window import Window
 
 # Bytes of a tile, so few that every loop over tiles is run, and its last tile moved back.
 _TILE = 160
-# What one engine alone must be proven on as well, and what is static about it.
 _BY_CHANNELS = Geometry(1, 1, (2, 1), (4, 3), (8, 8), (2, 1), (1, 1), ((4, 3), (4, 3)))
+# What one engine alone must be proven on as well, and what is static about it.
 OWN: tuple[tuple[str, Geometry, dict[str, Any]], ...] = (
     # Depthwise rows so long that the gradient of the weight is taken row by row.
     ("taps", Geometry(1, 2, (1, 1), (3, 41), (2, 2), (2, 1), (1, 1), ((1, 0), (0, 0))), {"tile": 2**23}),

@@ -154,9 +154,10 @@ def test_a_result_of_another_dtype(function):
         ((8, 64, 56, 56), (64, 64, 3, 3), {"padding": 1}),
         ((8, 3, 224, 224), (64, 3, 7, 7), {"stride": 2, "padding": 3}),
         ((8, 64, 4096), (64, 64, 5), {"padding": 2}),
+        ((8, 64, 16392), (128, 64, 16), {"stride": 8}),
         ((8, 144, 56, 56), (144, 1, 3, 3), {"padding": 1, "groups": 144}),
     ],
-    ids=["r64", "stem", "signal", "depthwise"],
+    ids=["r64", "stem", "signal", "a signal of no whole number of tiles", "depthwise"],
 )
 def test_no_image_is_whole_in_float32(input, weight, options, last):
     """Temporaries of the compiled VJP are a quarter of U at most."""
