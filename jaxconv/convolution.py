@@ -134,7 +134,7 @@ class Convolution:
         short, the result is bits, and copied at last.
         """
         row = shape[-1] if self.channels_last else math.gcd(length, shape[-1])
-        if not self._puts_bits or row == shape[-1]:
+        if not self.puts_bits or row == shape[-1]:
             return blank(shape, self.result, *like)
         if row < _SHORT_ROW:
             return blank(shape, jnp.uint16, *like)
@@ -142,7 +142,7 @@ class Convolution:
 
     def put(self, result: Array, tile: Array, first_axis: int, starts: Sequence[Start]) -> Array:
         """A `room` with `tile` in it from `starts` on; where the tile is all of the result, the tile."""
-        if not self._puts_bits or result.size == tile.size:
+        if not self.puts_bits or result.size == tile.size:
             return put(result, tile, first_axis, starts)
         if result.ndim > tile.ndim:
             row, last = result.shape[-1], starts[-1]
@@ -153,7 +153,7 @@ class Convolution:
         return lax.bitcast_convert_type(put(whole, part, first_axis, starts), result.dtype)
 
     @property
-    def _puts_bits(self) -> bool:
+    def puts_bits(self) -> bool:
         """Whether results are written as bits."""
         return self.bits is not None and self.has_half
 

@@ -170,7 +170,7 @@ def test_a_weight_that_lies_as_it_is_multiplied_is_not_copied():
     x, w = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((2, 512, 300), (512, 512, 17)))
     memory = jax.jit(partial(jaxconv.conv1d, padding=8)).lower(x, w).compile().memory_analysis()
     assert memory is not None
-    assert memory.temp_size_in_bytes < w.size * w.dtype.itemsize
+    assert memory.temp_size_in_bytes <= 4 * w.size / 2
 
 
 def test_a_turned_kernel_is_made_once_for_all_parts():

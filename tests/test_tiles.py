@@ -110,7 +110,7 @@ def test_many_are_stacked_in_a_loop(count, loops):
         (56, 7, 2, 3, 4),  # Four windows at a stride of two have seven cells,
         (57, 7, 2, 3, 4),  # and 15 times four are not much more than 57.
         (14, 7, 1, 64, 7),
-        (14, 8, 1, 64, None),  # Twice eight are an eighth more than 14, and not less.
+        (14, 8, 1, 64, None),  # Twice eight are more than an eighth more than 14.
         (16, 8, 1, 64, 8),
         (18, 9, 1, 64, None),  # More than eight are not one fused loop,
         (18, 9, 1, 4, 9),  # which few channels are worth.
@@ -132,7 +132,7 @@ def test_the_period_of_windows(length, kernel, stride, channels, expected):
     [(8, 3, 1, 4), (6, 2, 2, 2), (6, 5, 2, 3), (8, 3, 3, 8), (7, 2, 1, 4), (9, 5, 2, 5)],
 )
 def test_windows_are_copied_as_runs(length, kernel, stride, count):
-    """As many copies as there are windows in a period, whatever the kernel, and no cell more than they reach."""
+    """As many copies as there are windows in a period, whatever the kernel, also where the last period is not whole."""
     cells = cells_of_windows(length, stride, count)
     image = jnp.arange(2 * 3 * cells * 5.0).reshape(2, 3, cells, 5)
 

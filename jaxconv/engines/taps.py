@@ -268,7 +268,7 @@ def _by_rows(convolution: Convolution, way: _Way, sums: Sums, image: Array, weig
             tile = laid_out(tile) if grid.shape == way.positions else tile
         elif whole:
             tile = finished(given_cells(part))
-        elif convolution.bits is None:
+        elif not convolution.puts_bits:
             tile = convolution.as_call(finished, given_cells(part))
         else:
             tile = inside.finished(convolution.as_call(added, given_cells(part)), bias)
@@ -304,7 +304,7 @@ def _by_groups(
     def tile(part: Array, start: Start) -> Array:
         some = piece(held_weight(), start, grid.shape[0], 0)
         # Rounded behind a call, where it is put: XLA would not skip what is not in the tile for a copy alone.
-        apart = convolution.bits is not None and grid.counts != (1,)
+        apart = convolution.puts_bits and grid.counts != (1,)
         tile = convolution.as_call(added, part, some) if apart else added(part, some)
         own = None if bias is None else piece(bias, start * results, grid.shape[0] * results, 0)
         return convolution.finished(tile, own)
