@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
-from jaxconv.tiles import Start, blank, put
+from jaxconv.tiles import Start, blank, blank_result, piece, put
 
 DEVICES = 8
 
@@ -43,7 +43,7 @@ def image_by_parts(function: Callable[..., Array], at: int) -> Callable[..., Arr
             return part.astype(convolution.result)
 
         shape = jax.eval_shape(result, 0)
-        image = blank((shape.shape[0], convolution.parts, *shape.shape[1:]), shape.dtype, *arrays)
+        image = blank_result((shape.shape[0], convolution.parts, *shape.shape[1:]), shape.dtype, *arrays)
         return _gathered(result, image, convolution.put)
 
     return by_parts
@@ -75,13 +75,13 @@ def mapped_by_parts(function: Callable[..., Array], parts: int, *batches: Array)
     divided = [batch.reshape(-1, parts, math.prod(batch.shape[1:])) for batch in batches]
 
     def result(index: Start) -> Array:
-        some = (lax.dynamic_index_in_dim(batch, index, 1, keepdims=False) for batch in divided)
+        some = (piece(batch, index, 1, 1) for batch in divided)
         return jax.vmap(function)(
             *(one.reshape(-1, *batch.shape[1:]) for one, batch in zip(some, batches, strict=True))
         )
 
     shape = jax.eval_shape(result, 0)
-    return _gathered(result, blank((shape.shape[0], parts, *shape.shape[1:]), shape.dtype, *batches), put)
+    return _gathered(result, blank_result((shape.shape[0], parts, *shape.shape[1:]), shape.dtype, *batches), put)
 
 
 def _gathered(result: Callable[[Start], Array], room: Array, put: Callable[..., Array]) -> Array:
@@ -100,5 +100,5 @@ def _divided(convolution: Convolution, batch: Array) -> Array:
 
 
 def _part(convolution: Convolution, batch: Array, index: Start) -> Array:
-    part = lax.dynamic_index_in_dim(convolution.for_tiles(batch, index), index, 1, keepdims=False)
+    part = lax.squeeze(piece(convolution.for_tiles(batch, index), index, 1, 1), [1])
     return convolution.for_sums(part, batch.dtype)

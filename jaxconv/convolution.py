@@ -14,7 +14,7 @@ from jax.experimental.xla_metadata import set_xla_metadata
 from jaxconv.arguments import image_sizes
 from jaxconv.primitive import ACCELERATOR
 from jaxconv.products import better_right
-from jaxconv.tiles import Start, blank, cut, laid_out, moved, put
+from jaxconv.tiles import Start, blank_result, cut, laid_out, moved, put
 from jaxconv.window import Cells, Window
 
 
@@ -135,13 +135,16 @@ class Convolution:
         """
         row = shape[-1] if self.channels_last else math.gcd(length, shape[-1])
         if not self.puts_bits or row == shape[-1]:
-            return blank(shape, self.result, *like)
+            return blank_result(shape, self.result, *like)
         if row < _SHORT_ROW:
-            return blank(shape, jnp.uint16, *like)
-        return blank((*shape[:-1], shape[-1] // row, row), self.result, *like)
+            return blank_result(shape, jnp.uint16, *like)
+        return blank_result((*shape[:-1], shape[-1] // row, row), self.result, *like)
 
     def put(self, result: Array, tile: Array, first_axis: int, starts: Sequence[Start]) -> Array:
-        """A `room` with `tile` in it from `starts` on; where the tile is all of the result, the tile."""
+        """A `room` with `tile` in it from `starts` on; where the tile is all of the result, the tile. A room may have the last
+        two axes of a tile as one, the first of which is then not cut."""
+        if result.ndim < tile.ndim:
+            tile, starts = tile.reshape(*tile.shape[:-2], -1), starts[:-1]
         if not self.puts_bits or result.size == tile.size:
             return put(result, tile, first_axis, starts)
         if result.ndim > tile.ndim:
@@ -205,8 +208,16 @@ class Convolution:
         def part(cells: Sequence[Cells], image: Array) -> Array:
             return cut(self.for_tiles(image, *(start for start, _, _ in cells)), self.first_spatial, cells)
 
-        known = all(isinstance(start, int) for start, _, _ in cells)
-        return self.as_call_at(part, cells, image) if at_once and not known else part(cells, image)
+        def as_run(cells: Sequence[Cells], image: Array) -> Array:
+            # What is copied as it lies may have its last two axes as one, for longer loops.
+            tile = part(cells, image)
+            return tile.reshape(*tile.shape[:-2], -1)
+
+        if not at_once or all(isinstance(start, int) for start, _, _ in cells):
+            return part(cells, image)
+        batch, _, channels = self.sizes(image)
+        run = self.as_call_at(as_run, cells, image)
+        return run.reshape(self.shape(batch, tuple(size for _, size, _ in cells), channels))
 
     def turned(self, sizes: tuple[int, ...]) -> "Convolution":
         """The convolution of stride 1 that takes a cotangent of `sizes` to the gradient of the input, with `turned_kernel`."""

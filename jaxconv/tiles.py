@@ -134,7 +134,28 @@ def place(index: Start, sizes: Sequence[int]) -> list[Start]:
 
 
 def cut(image: Array, first_axis: int, cells: Sequence[Cells]) -> Array:
-    """The cells of the spatial axes of `image`, zero where they are outside."""
+    """The cells of the spatial axes of `image`, zero where they are outside.
+
+    The axes behind the last one that is cut are one run with it, where the last of all is short: LLVM writes a loop of less than
+    some 110 turns out, a cell at a time, which takes it long and fills no vectors.
+    """
+    left = list(cells)
+    while left and left[-1][1:] == (image.shape[first_axis + len(left) - 1], (0, 0)):
+        left.pop()
+    if not left:
+        return image
+    axis = first_axis + len(left) - 1
+    behind, (start, size, (least, most)) = image.shape[axis + 1 :], left[-1]
+    inner = math.prod(behind)
+    if not behind or behind[-1] >= _LOOP or image.shape[axis] * inner >= 2**31:
+        return _cut(image, first_axis, left)
+    run = (start * inner, size * inner, (least * inner, most * inner))
+    part = _cut(image.reshape(*image.shape[:axis], -1), first_axis, [*left[:-1], run])
+    return part.reshape(*part.shape[:-1], size, *behind)
+
+
+def _cut(image: Array, first_axis: int, cells: Sequence[Cells]) -> Array:
+    """`cut`, axis by axis."""
     begins: list[Start] = [0] * image.ndim
     into: list[Start] = [0] * image.ndim
     lengths, zeros = list(image.shape), [(0, 0, 0)] * image.ndim
@@ -157,11 +178,14 @@ def cut(image: Array, first_axis: int, cells: Sequence[Cells]) -> Array:
         into[axis] = begins[axis] - start + behind if before or behind else 0
         room[axis] = max(before + behind + lengths[axis], behind + size)
         taken[axis] = behind
-    part = image if lengths == list(image.shape) else lax.dynamic_slice(image, begins, lengths)
+    part = image
+    if lengths != list(image.shape):
+        part = lax.dynamic_slice(image, begins, lengths, allow_negative_indices=False)
     if any(sides != (0, 0, 0) for sides in zeros):
         part = lax.pad(part, jnp.zeros((), image.dtype), zeros)
     if any(not isinstance(place, int) for place in into):
-        part = lax.dynamic_update_slice(blank(tuple(room), image.dtype, image), part, into)
+        zeros_around = blank(tuple(room), image.dtype, image)
+        part = lax.dynamic_update_slice(zeros_around, part, into, allow_negative_indices=False)
     ends = [begin + length for begin, length in zip(taken, room, strict=True)]
     for axis, (_, size, _) in enumerate(cells, first_axis):
         ends[axis] = taken[axis] + size
@@ -172,7 +196,9 @@ def piece(array: Array, start: Start, length: int, axis: int, stride: int = 1) -
     """`length` positions of one axis, `stride` apart, from `start` on; a start that is known may be outside, where zeros are."""
     cells = stride * (length - 1) + 1
     if not isinstance(start, int):
-        return lax.slice_in_dim(lax.dynamic_slice_in_dim(array, start, cells, axis), 0, None, stride, axis)
+        return lax.slice_in_dim(
+            lax.dynamic_slice_in_dim(array, start, cells, axis, allow_negative_indices=False), 0, None, stride, axis
+        )
     zeros = [(0, 0, 0)] * array.ndim
     zeros[axis] = (max(0, -start), max(0, start + cells - array.shape[axis]), 0)
     if max(zeros[axis]):
@@ -187,12 +213,20 @@ def put(image: Array, tile: Array, first_axis: int, starts: Sequence[Start]) -> 
         return tile
     begins: list[Start] = [0] * image.ndim
     begins[first_axis : first_axis + len(starts)] = starts
-    return lax.dynamic_update_slice(image, tile, begins)
+    return lax.dynamic_update_slice(image, tile, begins, allow_negative_indices=False)
 
 
 def blank(shape: tuple[int, ...], dtype: Any, *like: Array) -> Array:
     """Zeros to be written over, which inside `jax.shard_map` vary over the mesh axes that the arrays `like` vary over."""
     return varying_alike(jnp.zeros(shape, dtype), *like)[0]  # type: ignore[return-value]
+
+
+def blank_result(shape: tuple[int, ...], dtype: Any, *like: Array) -> Array:
+    """`blank`, for a result: of short rows it is written as one run for every entry of the first axis, which is up to three times
+    as fast (measured), as for `cut`."""
+    if shape[-1] >= _LOOP:
+        return blank(shape, dtype, *like)
+    return lax.optimization_barrier(blank((shape[0], math.prod(shape[1:])), dtype, *like)).reshape(shape)
 
 
 def moved(array: Array, order: Sequence[int]) -> Array:
@@ -246,10 +280,10 @@ def stacked(seen: Callable[[Start], Array], count: int, axis: int) -> Array:
     """`seen` of every index along a new `axis`, joined; of many, which would take long to compile, in a loop, on one core."""
     if is_joined(count):
         return joined([jnp.expand_dims(seen(index), axis) for index in range(count)], axis)
-    one = seen(0)
-    room = blank((*one.shape[:axis], count, *one.shape[axis:]), one.dtype, one)
+    one = jnp.expand_dims(seen(0), axis)
+    room = blank((*one.shape[:axis], count, *one.shape[axis + 1 :]), one.dtype, one)
     return lax.fori_loop(
-        0, count, lambda index, room: lax.dynamic_update_index_in_dim(room, seen(index), index, axis), room
+        0, count, lambda index, room: put(room, jnp.expand_dims(seen(index), axis), axis, [index]), room
     )
 
 

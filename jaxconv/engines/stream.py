@@ -45,7 +45,16 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
         return convolution.put(result, tile, convolution.first_spatial, [place.start for place in places])
 
     shape = convolution.shape(batch, grid.sizes, out_channels)
-    return grid.walk(step, convolution.room(shape, grid.shape[-1], weight, input)).reshape(shape)
+    room = shape
+    if (
+        convolution.channels_last
+        and groups == 1 < convolution.window.rank
+        and bias is None
+        and grid.shape[-1] == grid.sizes[-1]
+    ):
+        # A product is put as it lies, a row with its channels as one run; a bias would find its channel by division.
+        room = (*shape[:-2], shape[-2] * shape[-1])
+    return grid.walk(step, convolution.room(room, grid.shape[-1], weight, input)).reshape(shape)
 
 
 def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:

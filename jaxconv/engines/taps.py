@@ -128,9 +128,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
 
         def add(index, sums):
             products = view(index) * of_cotangent()
-            return lax.dynamic_update_index_in_dim(
-                sums, jnp.sum(products, axis=(0, *range(3, products.ndim))), index, 0
-            )
+            return put(sums, jnp.sum(products, axis=(0, *range(3, products.ndim)))[None], 0, [index])
 
         if at_once:
             products = stacked(view, terms, 0) * of_cotangent()
