@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxconv.convolution import Convolution
-from jaxconv.tiles import Start, held, is_joined, laid_out, moved, piece, stacked, written_out
+from jaxconv.tiles import Start, cells_of_windows, held, is_joined, laid_out, moved, period, piece, stacked, windows, written_out
 from jaxconv.window import Cells, Taps
 
 
@@ -29,6 +29,11 @@ def copies(
     taps as they see it."""
     dtype, (batch, spatial, channels) = image.dtype, convolution.sizes(image)
     written = [(is_joined if axis in axes else written_out)(some.count) for axis, some in enumerate(taps)]
+    last, cells = len(taps) - 1, list(cells)
+    count = _period(convolution, taps[last], lengths[last], channels) if last in axes else None
+    if count is not None:
+        start, _, bounds = cells[last]
+        cells[last], written[last] = (start, cells_of_windows(lengths[last], taps[last].stride, count), bounds), False
     cells, skipped = seen_cells(spatial, cells, written)
     taps = list(map(shifted, taps, skipped))
     if not axes:
@@ -36,7 +41,7 @@ def copies(
         part = read(convolution, image, cells, at_once=convolution.window.rank > 1)
         return convolution.for_sums(convolution.for_copies(part), dtype), taps
     # A call, so that all copies are one fused loop, which XLA shares between the cores, and not part of what reads them.
-    copied = convolution.as_call_at(partial(_copied, convolution, axes, taps, lengths), cells, image)
+    copied = convolution.as_call_at(partial(_copied, convolution, axes, taps, lengths, count), cells, image)
     counts, inner = [taps[axis].count for axis in axes], channels // convolution.groups
     seen = [lengths[axis] if axis in axes else size for axis, (_, size, _) in enumerate(cells)]
     shape = (batch, *seen, *counts, inner) if convolution.channels_last else (inner, *counts, batch, *seen)
@@ -48,6 +53,7 @@ def _copied(
     axes: Sequence[int],
     taps: Sequence[Taps],
     lengths: Sequence[int],
+    count: int | None,
     cells: Sequence[Cells],
     image: Array,
 ) -> Array:
@@ -65,12 +71,22 @@ def _copied(
         part = part.reshape(*part.shape[: first + last], -1)
         taps[last] = replace(taps[last], at=taps[last].at * inner, shift=taps[last].shift * inner)
         lengths[last] *= inner
+    if count is not None:
+        part = windows(part, first + last, lengths[last], taps[last].count, taps[last].stride, count)
+        axes = axes[:-1]
     for made, axis in enumerate(reversed(axes)):
         spatial_axis = first + axis + (0 if convolution.channels_last else made)
         part = part.astype(dtype) if axis == axes[0] else part
         part = part if is_joined(taps[axis].count) else laid_out(part)
         part = stacked(partial(_seen_by, held(part), taps[axis], lengths[axis], spatial_axis), taps[axis].count, at)
     return part
+
+
+def _period(convolution: Convolution, taps: Taps, length: int, channels: int) -> int | None:
+    """The `period` of what neighbouring taps of the last axis see, where channels are last."""
+    if not convolution.channels_last or taps.at or taps.shift != 1:
+        return None
+    return period(length, taps.count, taps.stride, channels // convolution.groups)
 
 
 def _seen_by(whole: Callable[[], Array], taps: Taps, length: int, axis: int, tap: Start) -> Array:

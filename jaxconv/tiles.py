@@ -291,11 +291,12 @@ def period(length: int, kernel: int, stride: int, channels: int) -> int | None:
     """How many neighbouring windows of an axis, at least as many cells as one of them has, are a period of `windows`: a number
     that divides `length`, or one of which a whole number is at most an eighth more. None where there is no such number, or where
     runs are not faster than copies of a tap: LLVM writes a loop of less than some 110 turns out, which takes it long, and is
-    worth it for very few channels alone (measured), as are more copies than are joined at once."""
+    worth it for very few channels alone (measured), as are more copies than are joined at once, and than there are taps."""
     few = channels <= _FEW_CHANNELS
     if not few and kernel * channels < _LOOP:
         return None
-    counts = range(max(2, -(-kernel // stride)), (_MOST_JOINED if few else _FUSED) + 1)
+    most = _MOST_JOINED if few else max(_FUSED, kernel if is_joined(kernel) else 0)
+    counts = range(max(2, -(-kernel // stride)), most + 1)
     divisors = (count for count in counts if count <= _FUSED and length % count == 0)
     others = (count for count in counts if 8 * _in_periods(length, count) <= 9 * length)
     return next(divisors, next(others, None))

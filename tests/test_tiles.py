@@ -112,8 +112,10 @@ def test_many_are_stacked_in_a_loop(count, loops):
         (14, 7, 1, 64, 7),
         (14, 8, 1, 64, None),  # Twice eight are more than an eighth more than 14.
         (16, 8, 1, 64, 8),
-        (18, 9, 1, 64, None),  # More than eight are not one fused loop,
-        (18, 9, 1, 4, 9),  # which few channels are worth.
+        (18, 9, 1, 64, 9),  # Nine copies are not one fused loop, but as many as there are taps;
+        (54, 9, 2, 64, 6),
+        (22, 10, 1, 64, None),  # more, of ten taps eleven, are what few channels alone are worth.
+        (22, 10, 1, 4, 11),
         (141, 80, 4, 1, 21),  # Seven times 21 are 147, and eight times 20 far more than 141.
         (400, 97, 4, 1, None),
         (55, 4, 4, 64, 5),  # One window alone is no run.
