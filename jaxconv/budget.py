@@ -138,7 +138,7 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
         # Beside the sum, of a tile and what its copies along the first axis are made of.
         room = (u // 5 - copy) * window.kernel[0] // (window.kernel[0] + window.stride[0])
     else:
-        room = u // (18 if name == "taps" else 9) - copy
+        room = u // (6 if name == "taps" and part == "weight_gradient" else 18 if name == "taps" else 9) - copy
     return min(wanted, max(u // 36, room) if 8 * copy <= u else u // 12)
 
 
@@ -213,6 +213,9 @@ def _fair_tile(convolution: Convolution, name: str, part: str, u: int) -> int:
     if name == "fold" and convolution.unfolded == 0 and part != "weight_gradient":
         # The rows that two tiles share are multiplied twice.
         return min(_CPU_TILE, u // 12)
+    if name == "taps" and part == "weight_gradient":
+        # Every tile is a loop's turn of some twenty short steps.
+        return min(_LARGE_TILE, u // 6)
     if _is_copied_once(convolution, name) or _is_strided_gradient(convolution, name, part):
         return min(_FOLD_TILE, max(u // 9, min(_LARGE_TILE, u // 6)))
     return min(_LARGE_TILE, max(u // 18, min(_FAIR_TILE, u // 12)))

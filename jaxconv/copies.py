@@ -12,7 +12,19 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxconv.convolution import Convolution
-from jaxconv.tiles import Start, cells_of_windows, held, is_joined, laid_out, moved, period, piece, stacked, windows, written_out
+from jaxconv.tiles import (
+    Start,
+    cells_of_windows,
+    held,
+    is_joined,
+    laid_out,
+    moved,
+    period,
+    piece,
+    stacked,
+    windows,
+    written_out,
+)
 from jaxconv.window import Cells, Taps
 
 

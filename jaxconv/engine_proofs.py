@@ -26,6 +26,8 @@ _BY_CHANNELS = Geometry(1, 1, (2, 1), (4, 3), (8, 8), (2, 1), (1, 1), ((4, 3), (
 OWN: tuple[tuple[str, Geometry, dict[str, Any]], ...] = (
     # Depthwise rows so long that the gradient of the weight is taken row by row.
     ("taps", Geometry(1, 2, (1, 1), (3, 41), (2, 2), (2, 1), (1, 1), ((1, 0), (0, 0))), {"tile": 2**23}),
+    # And short ones, of which some channels are moved behind at a time.
+    ("taps", Geometry(2, 3, (1, 1), (4, 3), (2, 2), (2, 1), (1, 1), ((1, 0), (0, 0))), {"tile": 640}),
     # Channels last: tiles of rows, in calls and with channels moved.
     (
         "taps",

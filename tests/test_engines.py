@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from oracle import torch_results
 
 import jaxconv
+from jaxconv import depthwise
 from jaxconv.convolution import Convolution
 from jaxconv.engines import NAMES
 from jaxconv.engines import blocks as in_blocks
@@ -117,6 +118,10 @@ DEPTHWISE = [
     Geometry("rows past the end", (1, 2, 8, 43), (2, 1, 2, 4), {"stride": (3, 1), "groups": 2}),
     Geometry("volume", (2, 2, 3, 4, 41), (2, 1, 2, 1, 2), {"padding": (1, 0, 0), "groups": 2}),
     Geometry("short rows", (1, 2, 5, 6), (2, 1, 3, 3), {"padding": 2, "groups": 2}),
+    Geometry(
+        "short rows of some samples", (3, 5, 15, 9), (5, 1, 2, 3), {"stride": (2, 1), "padding": (0, 1), "groups": 5}
+    ),
+    Geometry("short rows, many taps", (2, 3, 9, 10), (3, 1, 4, 4), {"padding": 3, "dilation": (1, 2), "groups": 3}),
     Geometry("signal", (2, 128, 9), (128, 1, 3), {"padding": 2, "groups": 128}),
 ]
 
@@ -125,8 +130,41 @@ DEPTHWISE = [
 @pytest.mark.parametrize("last", [False, True], ids=["channels_first", "channels_last"])
 @pytest.mark.parametrize("geometry", DEPTHWISE, ids=[g.name for g in DEPTHWISE])
 def test_depthwise_weight_gradient_by_rows(geometry, last, tile):
-    """Long rows with channels first, and any with channels last."""
+    """Long rows with channels first, short ones some channels at a time, and any with channels last."""
     check("taps", geometry, tile, last)
+
+
+@pytest.mark.parametrize(
+    ("spatial", "static", "expected"),
+    [
+        ((7, 40), {}, True),
+        ((6, 40), {}, False),  # The sums of a row are a sixth of U,
+        ((6, 40), {"tile": 2**30}, True),  # which is little enough of a tile.
+        ((7, 39), {}, True),  # Some channels at a time,
+        ((7, 39), {"at_once": True}, False),  # unless all at once are faster,
+        ((7, 39), {"spread": True}, False),  # or samples must stay where they are.
+        ((7, 40), {"at_once": True, "spread": True}, True),
+        ((7, 39), {"channels_last": True, "at_once": True}, True),
+        ((7, 40), {"half": True}, False),  # Sums are twice as large as numbers of 16 bits.
+        ((14, 40), {"half": True}, True),
+        ((7, 40), {"groups": 32}, False),
+        ((7, 8, 9), {}, False),
+        ((7, 8, 40), {}, True),
+        ((40,), {}, False),
+        ((40,), {"channels_last": True}, True),
+        ((40,), {"channels_last": True, "groups": 16}, False),
+    ],
+)
+def test_which_depthwise_weight_gradients_go_row_by_row(spatial, static, expected):
+    given = {"tile": 1, "groups": 64, "half": False, "at_once": False, "spread": False, "channels_last": False} | static
+    window = make_window((3,) * len(spatial), 1, 1, 1, len(spatial))
+    options = {key: given[key] for key in ("channels_last", "tile", "spread")}
+    convolution = Convolution(window, spatial, given["groups"], None, jnp.float32, jnp.float32, **options)
+    channels = 64 if len(spatial) > 1 else given["groups"]
+    image = jax.ShapeDtypeStruct(
+        convolution.shape(4, spatial, channels), jnp.bfloat16 if given["half"] else jnp.float32
+    )
+    assert depthwise.is_by_rows(convolution, image, image, given["at_once"]) == expected
 
 
 SIGNALS = [

@@ -11,7 +11,7 @@ FLOORS = [
     {"differentiation"},
     {"unfold", "formulas", "pad", "tiles"},
     {"convolution"},
-    {"copies", "runs", "counts", "folded"},
+    {"copies", "runs", "counts", "folded", "depthwise"},
     {"engines", "batches", "platforms"},
     {"budget", "accelerator_rule"},
     {"choice"},

@@ -3,8 +3,8 @@
 With one or a few channels a group, as in depthwise layers, a product has nothing to share between rows, and its time would
 be U's. Here a tile of the output is one fused loop over positions, which adds up every tap's shifted input times its weight,
 so that nothing is written but the output. Eq. 4 is one reduction a tap. A tile is what lies together in memory: some of the
-groups, whole in space, or where channels are last some rows of all groups. Eq. 4 of depthwise layers with long rows goes row by
-row instead, and keeps sums for every column.
+groups, whole in space, or where channels are last some rows of all groups. Eq. 4 of most depthwise layers goes row by row
+instead, as `depthwise` has it.
 """
 
 import itertools
@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxconv import depthwise
 from jaxconv.convolution import Convolution, traced_once
+from jaxconv.depthwise import MOST_TERMS, seen_by_taps
 from jaxconv.tiles import (
     Start,
     Tiles,
@@ -99,16 +101,12 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     terms = inner * window.taps
     if convolution.on_accelerator and terms <= MOST_APART:
         return _apart(convolution, input, cotangent)
-    row = cotangent.size // convolution.out_spatial[0]
-    if window.rank == 1:
-        long = convolution.channels_last and row >= _MANY_CHANNELS
-    else:
-        long = convolution.channels_last or convolution.out_spatial[-1] >= _LONG_ROW
-    if long and inner == outer == 1 and terms <= _TERMS:
-        # Sums as large as U over the first axis: only where that is a tile, or little of U.
-        needed = terms * row * jnp.dtype(convolution.accumulate).itemsize
-        if needed <= convolution.tile or convolution.out_spatial[0] >= _MANY_ROWS:
-            return _depthwise_weight_gradient(convolution, input, cotangent)
+    # Every tap that is written out has a copy of what it sees.
+    copies = terms if written_out(terms) else 1
+    cells = inner * math.prod(convolution.spatial) + copies * outer * math.prod(convolution.out_spatial)
+    grid = _grid(convolution, input.shape[0] * cells)
+    if depthwise.is_by_rows(convolution, input, cotangent, at_once=grid.counts == (1,) and written_out(terms)):
+        return depthwise.weight_gradient(convolution, input, cotangent)
 
     def step(places, total):
         start = places[0].start
@@ -124,7 +122,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
 
         def view(index):
             channel, *at = place(index, (inner, *window.kernel))
-            return _seen(piece(of_input(), channel, 1, 2), 3, taps, at, convolution.out_spatial)
+            return seen_by_taps(piece(of_input(), channel, 1, 2), 3, taps, at, convolution.out_spatial)
 
         def add(index, sums):
             products = view(index) * of_cotangent()
@@ -137,12 +135,9 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
             sums = each(terms, add, blank((terms, grid.shape[0], outer), convolution.accumulate, seen, other))
         return put(total, sums, 1, [start])
 
-    # Every tap that is written out has a copy of what it sees. All of a gradient for every sample are summed at once (measured:
-    # as fast, and compiled in half the time; of one gradient half as fast).
+    # All of a gradient for every sample are summed at once (measured: as fast, and compiled in half the time; of one gradient
+    # half as fast).
     at_once = convolution.mapped > 1 and written_out(terms)
-    copies = terms if written_out(terms) else 1
-    cells = inner * math.prod(convolution.spatial) + copies * outer * math.prod(convolution.out_spatial)
-    grid = _grid(convolution, input.shape[0] * cells)
     total = blank((terms, groups, outer), convolution.accumulate, input, cotangent)
     total = grid.walk(step, total).reshape(inner, *window.kernel, groups * outer)
     return convolution.as_result(jnp.moveaxis(total, -1, 0)).astype(convolution.result)
@@ -164,55 +159,12 @@ def _apart(convolution: Convolution, input: Array, cotangent: Array) -> Array:
     seen = lax.pad(seen, jnp.zeros((), seen.dtype), sides)
 
     def total(channel: int, tap: Sequence[int]) -> Array:
-        part = _seen(piece(seen, channel, 1, channels + 1), first, taps, tap, convolution.out_spatial)
+        part = seen_by_taps(piece(seen, channel, 1, channels + 1), first, taps, tap, convolution.out_spatial)
         return jnp.sum(part.astype(accumulate) * other.astype(accumulate), terms)
 
     indices = itertools.product(range(inner), itertools.product(*map(range, window.kernel)))
     sums = jnp.stack([total(channel, tap) for channel, tap in indices], axis=-1)
     return sums.reshape(-1, inner, *window.kernel).astype(convolution.result)
-
-
-def _depthwise_weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
-    """Eq. 4 where every channel is a group, row by row: each tap has sums for all but the first axis, which stay in the cache,
-    and adds what it sees of a row, times the row of the cotangent. They are summed at last. The taps of the first axis see
-    neighbouring rows, and are one step."""
-    window, first, accumulate = convolution.window, convolution.first_spatial, convolution.accumulate
-    batch, (height, *row), channels = convolution.sizes(cotangent)
-    high, *others = (forward_taps(window, axis) for axis in range(window.rank))
-    indices = lax.optimization_barrier([[jnp.uint32(tap) for tap in range(size)] for size in window.kernel[1:]])
-    entries = list(itertools.product(*indices))
-    # Rows are copied among zeros, some at a time: as many as divide all, so that none comes twice.
-    cells = batch * channels * window.stride[0] * math.prod(convolution.spatial[1:]) * jnp.dtype(accumulate).itemsize
-    rows = Tiles((height,), (_divisor(height, convolution.tile // cells),))
-    whole = [window.cells(axis, Place.known(0, 0), size) for axis, size in enumerate(row, 1)]
-
-    def step(places, sums):
-        (at,), (length,) = places, rows.shape
-        image = convolution.for_sums(convolution.cut(input, [window.cells(0, at, length), *whole]), accumulate)
-
-        def add(index, sums):
-            there = at.start + index
-            line = convolution.for_sums(piece(convolution.for_tiles(cotangent, there), there, 1, first), accumulate)
-            lines = piece(image, high.at + high.stride * index, high.count, first, high.shift)
-            return [
-                total + _seen(lines, first + 1, others, tap, row) * line
-                for tap, total in zip(entries, sums, strict=True)
-            ]
-
-        return lax.fori_loop(0, length, add, sums)
-
-    shape = convolution.shape(batch, (high.count, *row), channels)
-    sums = rows.walk(step, [blank(shape, accumulate, input, cotangent)] * len(entries))
-    axes = [axis for axis in range(len(shape)) if axis not in (first, convolution.channel_axis)]
-    # (c, k of the first axis), or the other way round with channels last.
-    gradient = jnp.stack([jnp.sum(one, axes) for one in sums], axis=-1)
-    gradient = jnp.swapaxes(gradient, 0, 1) if convolution.channels_last else gradient
-    return convolution.as_result(gradient.reshape(channels, 1, *window.kernel)).astype(convolution.result)
-
-
-def _divisor(size: int, most: int) -> int:
-    """The largest divisor of `size` that is `most` at most, or 1."""
-    return next(length for length in range(max(1, min(size, most)), 0, -1) if size % length == 0)
 
 
 def _grid(convolution: Convolution, cells: int) -> Tiles:
@@ -336,13 +288,6 @@ def _channels_second(convolution: Convolution, image: Array, start: Start, count
     return part.reshape(part.shape[0], count, width, *part.shape[2:])
 
 
-def _seen(part: Array, first: int, taps: Sequence[Taps], at: Sequence[Start], shape: Sequence[int]) -> Array:
-    """What one tap sees: `shape` positions, of the axes from `first` on."""
-    for axis, (some, index, length) in enumerate(zip(taps, at, shape, strict=True), first):
-        part = piece(part, some.at + some.shift * index, length, axis, some.stride)
-    return part
-
-
 def _sum(convolution: Convolution, part: Array, weight: Array, taps: Sequence[Taps], shape: Sequence[int]) -> Array:
     """The sum over taps, and channels of the group, of what they see times the weight (g, results, channels, *k), or
     (channels, *k, g, results) with channels last, where those of all groups are side by side."""
@@ -359,7 +304,7 @@ def _sum(convolution: Convolution, part: Array, weight: Array, taps: Sequence[Ta
         if axis == 0:
             return piece(image, index, 1, 2 + rank if last else 2), piece(factor, index, 1, entries)
         some = taps[axis - 1]
-        image = _seen(image, first + axis - 1, [some], [index], [shape[axis - 1]])
+        image = seen_by_taps(image, first + axis - 1, [some], [index], [shape[axis - 1]])
         return image, piece(factor, some.first + some.step * index, 1, entries + axis)
 
     def added(total: Array, image: Array, factor: Array, axis: int) -> Array:
@@ -372,7 +317,7 @@ def _sum(convolution: Convolution, part: Array, weight: Array, taps: Sequence[Ta
 
     # As many of the last axes as make a fused loop of a fair size are written out, the others are a loop around it.
     inside = len(counts)
-    while inside and math.prod(counts[inside - 1 :]) <= _TERMS:
+    while inside and math.prod(counts[inside - 1 :]) <= MOST_TERMS:
         inside -= 1
     inside = min(inside, len(counts) - 1)
 
@@ -386,14 +331,6 @@ def _sum(convolution: Convolution, part: Array, weight: Array, taps: Sequence[Ta
 
     sizes = (batch, *shape, groups, results) if last else (batch, groups, results, *shape)
     return each(math.prod(counts[:inside]), add, blank(sizes, convolution.accumulate, part, weight))
-
-
-_TERMS = 64
-# A row of fewer cells is a loop that the compiler does not fill vectors with (measured: 28 and 32 cells slower, 40 faster).
-_LONG_ROW = 40
-_MANY_ROWS = 16
-# Of a signal, what is done for every position must be worth a turn of a loop (measured: 200 cells slower, 256 faster).
-_MANY_CHANNELS = 256
 
 
 def _image(convolution: Convolution, sums: Array) -> Array:
