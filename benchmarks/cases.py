@@ -98,6 +98,17 @@ LONG_KERNELS = (
     Case("k48s2", (8, 32, 4096), (64, 32, 48), 2, 23, note="48 taps at stride 2"),
 )
 
+# Depthwise layers of small images. The weight gradient of short rows was made on the first three and others of their sizes; the
+# last three were written down before they were timed for the first time.
+SMALL_DEPTHWISE = (
+    Case("mobile14", (8, 384, 14, 14), (384, 1, 3, 3), padding=1, groups=384, note="MobileNetV2, 14x14"),
+    Case("cnx14", (8, 384, 14, 14), (384, 1, 7, 7), padding=3, groups=384, note="ConvNeXt, third stage"),
+    Case("cnx7", (8, 768, 7, 7), (768, 1, 7, 7), padding=3, groups=768, note="ConvNeXt, last stage"),
+    Case("mobile5x5", (8, 672, 14, 14), (672, 1, 5, 5), padding=2, groups=672, note="MobileNetV3, 5x5"),
+    Case("shuffle", (16, 116, 28, 28), (116, 1, 3, 3), 2, 1, groups=116, note="ShuffleNetV2, downsampling"),
+    Case("effnet28", (6, 144, 28, 28), (144, 1, 3, 3), padding=1, groups=144, note="EfficientNet, 28x28"),
+)
+
 # Every sample by itself.
 MAPPED = (
     Case("vmap r64", (8, 64, 56, 56), (64, 64, 3, 3), padding=1, kind="mapped", note="r64 by vmap"),
@@ -139,6 +150,7 @@ SETS = {
     "many-samples": MANY_SAMPLES,
     "strided": STRIDED,
     "long-kernels": LONG_KERNELS,
+    "small-depthwise": SMALL_DEPTHWISE,
     "mapped": MAPPED,
     "drawn": DRAWN,
 }

@@ -51,6 +51,7 @@ from jaxconv.counts import (
     unfolded_cells,
 )
 from jaxconv.engines import batched
+from jaxconv.tiles import FUSED
 
 ENGINES = ("auto", *engines.NAMES)
 
@@ -69,10 +70,8 @@ _SHORT_RUN = 16
 _MANY_STRIDED = 15
 _MANY_CHANNELS = 64
 _TAPS_A_PHASE = 8
-_FEW_COPIES = 8
 _LONG_RUN = 8
 _LONG_KERNEL = 12
-_FUSED_TAPS = 8
 _LEFT = 0.96
 # Output and gradients of a U of more than this take more than 32 MB together, with the copies that U is made of. XLA would keep
 # the temporaries of all at the same time, and the allocator of Linux maps so much memory anew at every call, which takes longer
@@ -263,7 +262,7 @@ def _blocks_that_save(
     window = convolution.window
     if window.rank > 1 or max(window.stride) > 1 or window.taps == 1 or convolution.mapped > 1:
         return None
-    least = _LONG_KERNEL if part == "weight_gradient" else _FUSED_TAPS + 1
+    least = _LONG_KERNEL if part == "weight_gradient" else FUSED + 1
     few = convolution.channels_last and window.taps < least
     if few or (fits and _is_beside_large_weight(convolution, part, weight, batch)):
         return None
@@ -335,7 +334,7 @@ def _is_spread(convolution: Convolution, weight: tuple[int, ...]) -> bool:
 def _copies_signal(convolution: Convolution, part: str) -> bool:
     """Whether a signal of a large U is copied for each of at most eight taps, though products would be fewer: to add these up
     takes longer, on one core (measured on drawn layers: up to half as long again)."""
-    few = convolution.window.taps <= _FEW_COPIES and convolution.window.rank == 1
+    few = convolution.window.taps <= FUSED and convolution.window.rank == 1
     return few and _is_plain(convolution) and part != "weight_gradient"
 
 

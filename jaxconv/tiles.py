@@ -270,8 +270,8 @@ def interleaved(phases: Sequence[Array], axis: int) -> Array:
 def joined(parts: Sequence[Array], axis: int) -> Array:
     """`jnp.concatenate`, as one fused loop, which XLA shares between the cores: it fuses the joining of at most eight arrays, and
     would take what joins some that are joined for the joining of all."""
-    while len(parts) > _FUSED:
-        groups = [parts[first : first + _FUSED] for first in range(0, len(parts), _FUSED)]
+    while len(parts) > FUSED:
+        groups = [parts[first : first + FUSED] for first in range(0, len(parts), FUSED)]
         parts = [lax.optimization_barrier(jnp.concatenate(group, axis)) for group in groups]
     return jnp.concatenate(parts, axis)
 
@@ -295,9 +295,9 @@ def period(length: int, kernel: int, stride: int, channels: int) -> int | None:
     few = channels <= _FEW_CHANNELS
     if not few and kernel * channels < _LOOP:
         return None
-    most = _MOST_JOINED if few else max(_FUSED, kernel if is_joined(kernel) else 0)
+    most = _MOST_JOINED if few else max(FUSED, kernel if is_joined(kernel) else 0)
     counts = range(max(2, -(-kernel // stride)), most + 1)
-    divisors = (count for count in counts if count <= _FUSED and length % count == 0)
+    divisors = (count for count in counts if count <= FUSED and length % count == 0)
     others = (count for count in counts if 8 * _in_periods(length, count) <= 9 * length)
     return next(divisors, next(others, None))
 
@@ -353,4 +353,4 @@ def written_out(count: int) -> bool:
 
 _WRITTEN_OUT = 12
 _LOOP, _FEW_CHANNELS = 112, 4
-_FUSED, _MOST_JOINED = 8, 24
+FUSED, _MOST_JOINED = 8, 24
