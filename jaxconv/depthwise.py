@@ -61,16 +61,24 @@ def _by_rows(convolution: Convolution, input: Array, cotangent: Array) -> Array:
         (at,), (length,) = places, rows.shape
         image = convolution.for_sums(convolution.cut(input, [window.cells(0, at, length), *whole]), accumulate)
 
-        def add(index, sums):
+        # Sums are read and written once for some rows. A loop of one turn is none to XLA, which copies what a tap sees then.
+        together = _divisor(length, min(_ROWS_AT_ONCE, length // 2))
+
+        def of_row(index):
             there = at.start + index
             line = convolution.for_sums(piece(convolution.for_tiles(cotangent, there), there, 1, first), accumulate)
-            lines = piece(image, high.at + high.stride * index, high.count, first, high.shift)
-            return [
-                total + seen_by_taps(lines, first + 1, others, tap, row) * line
-                for tap, total in zip(entries, sums, strict=True)
-            ]
+            return line, piece(image, high.at + high.stride * index, high.count, first, high.shift)
 
-        return lax.fori_loop(0, length, add, sums)
+        def add(turn, sums):
+            some = [of_row(turn * together + row) for row in range(together)]
+            for line, lines in some:
+                sums = [
+                    total + seen_by_taps(lines, first + 1, others, tap, row) * line
+                    for tap, total in zip(entries, sums, strict=True)
+                ]
+            return sums
+
+        return lax.fori_loop(0, length // together, add, sums)
 
     shape = convolution.shape(batch, (high.count, *row), channels)
     sums = rows.walk(step, [blank(shape, accumulate, input, cotangent)] * len(entries))
@@ -125,5 +133,6 @@ def seen_by_taps(part: Array, first: int, taps: Sequence[Taps], at: Sequence[Sta
 # A row of fewer cells is a loop that the compiler does not fill vectors with (measured: 28 and 32 cells slower, 40 faster).
 _LONG_ROW = 40
 _MANY_ROWS = 7
+_ROWS_AT_ONCE = 4
 # Of a signal, what is done for every position must be worth a turn of a loop (measured: 200 cells slower, 256 faster).
 _MANY_CHANNELS = 256
