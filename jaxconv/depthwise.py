@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
-from jaxconv.tiles import Start, Tiles, blank, laid_out, moved, piece, put, tiles
+from jaxconv.tiles import Start, Tiles, blank, held, laid_out, moved, piece, put, tiles
 from jaxconv.window import Place, Taps, forward_taps
 
 # Multiply-accumulates of one fused loop.
@@ -55,23 +55,25 @@ def _by_rows(convolution: Convolution, input: Array, cotangent: Array) -> Array:
     # Rows are copied among zeros, some at a time: as many as divide all, so that none comes twice.
     cells = batch * channels * window.stride[0] * math.prod(convolution.spatial[1:]) * jnp.dtype(accumulate).itemsize
     rows = Tiles((height,), (_divisor(height, convolution.tile // cells),))
+    of_cotangent = held(cotangent)
     whole = [window.cells(axis, Place.known(0, 0), size) for axis, size in enumerate(row, 1)]
 
     def step(places, sums):
         (at,), (length,) = places, rows.shape
-        image = convolution.for_sums(convolution.cut(input, [window.cells(0, at, length), *whole]), accumulate)
-
+        cells = [window.cells(0, at, length), *whole]
+        image = held(convolution.for_sums(convolution.cut(input, cells), accumulate))
         # Sums are read and written once for some rows. A loop of one turn is none to XLA, which copies what a tap sees then.
         together = _divisor(length, min(_ROWS_AT_ONCE, length // 2))
 
         def of_row(index):
             there = at.start + index
-            line = convolution.for_sums(piece(convolution.for_tiles(cotangent, there), there, 1, first), accumulate)
-            return line, piece(image, high.at + high.stride * index, high.count, first, high.shift)
+            line = piece(convolution.for_tiles(of_cotangent(), there), there, 1, first)
+            return convolution.for_sums(line, accumulate), piece(
+                image(), high.at + high.stride * index, high.count, first, high.shift
+            )
 
         def add(turn, sums):
-            some = [of_row(turn * together + row) for row in range(together)]
-            for line, lines in some:
+            for line, lines in [of_row(turn * together + one) for one in range(together)]:
                 sums = [
                     total + seen_by_taps(lines, first + 1, others, tap, row) * line
                     for tap, total in zip(entries, sums, strict=True)

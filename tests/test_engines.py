@@ -161,9 +161,8 @@ def test_which_depthwise_weight_gradients_go_row_by_row(spatial, static, expecte
     options = {key: given[key] for key in ("channels_last", "tile", "spread")}
     convolution = Convolution(window, spatial, given["groups"], None, jnp.float32, jnp.float32, **options)
     channels = 64 if len(spatial) > 1 else given["groups"]
-    image = jax.ShapeDtypeStruct(
-        convolution.shape(4, spatial, channels), jnp.bfloat16 if given["half"] else jnp.float32
-    )
+    dtype = jnp.bfloat16 if given["half"] else jnp.float32
+    image: Any = jax.ShapeDtypeStruct(convolution.shape(4, spatial, channels), dtype)
     assert depthwise.is_by_rows(convolution, image, image, given["at_once"]) == expected
 
 
