@@ -52,9 +52,9 @@ def _by_rows(convolution: Convolution, input: Array, cotangent: Array) -> Array:
     high, *others = (forward_taps(window, axis) for axis in range(window.rank))
     indices = lax.optimization_barrier([[jnp.uint32(tap) for tap in range(size)] for size in window.kernel[1:]])
     entries = list(itertools.product(*indices))
-    # Rows are copied among zeros, some at a time: as many as divide all, so that none comes twice.
+    # Rows are copied among zeros, a third of a tile at a time: as many as divide all, so that none comes twice.
     cells = batch * channels * window.stride[0] * math.prod(convolution.spatial[1:]) * jnp.dtype(accumulate).itemsize
-    rows = Tiles((height,), (_divisor(height, convolution.tile // cells),))
+    rows = Tiles((height,), (_divisor(height, convolution.tile // (3 * cells)),))
     of_cotangent = held(cotangent)
     whole = [window.cells(axis, Place.known(0, 0), size) for axis, size in enumerate(row, 1)]
 
