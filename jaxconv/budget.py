@@ -138,7 +138,8 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
         # Beside the sum, of a tile and what its copies along the first axis are made of.
         room = (u // 5 - copy) * window.kernel[0] // (window.kernel[0] + window.stride[0])
     else:
-        room = u // (6 if name == "taps" and part == "weight_gradient" else 18 if name == "taps" else 9) - copy
+        share = {"taps": 6 if part == "weight_gradient" else 18}.get(name, 9)
+        room = u // share - copy
     return min(wanted, max(u // 36, room) if 8 * copy <= u else u // 12)
 
 

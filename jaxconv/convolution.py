@@ -14,7 +14,7 @@ from jax.experimental.xla_metadata import set_xla_metadata
 from jaxconv.arguments import image_sizes
 from jaxconv.primitive import ACCELERATOR
 from jaxconv.products import better_right
-from jaxconv.tiles import Start, blank_result, cut, laid_out, moved, put
+from jaxconv.tiles import Start, blank_result, cut, is_run, laid_out, moved, put
 from jaxconv.window import Cells, Window
 
 
@@ -209,12 +209,13 @@ class Convolution:
             return cut(self.for_tiles(image, *(start for start, _, _ in cells)), self.first_spatial, cells)
 
         def as_run(cells: Sequence[Cells], image: Array) -> Array:
-            # What is copied as it lies may have its last two axes as one, for longer loops.
             tile = part(cells, image)
             return tile.reshape(*tile.shape[:-2], -1)
 
         if not at_once or all(isinstance(start, int) for start, _, _ in cells):
             return part(cells, image)
+        if not is_run(image, self.first_spatial, cells):
+            return self.as_call_at(part, cells, image)
         batch, _, channels = self.sizes(image)
         run = self.as_call_at(as_run, cells, image)
         return run.reshape(self.shape(batch, tuple(size for _, size, _ in cells), channels))

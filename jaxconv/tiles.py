@@ -136,22 +136,35 @@ def place(index: Start, sizes: Sequence[int]) -> list[Start]:
 def cut(image: Array, first_axis: int, cells: Sequence[Cells]) -> Array:
     """The cells of the spatial axes of `image`, zero where they are outside.
 
-    The axes behind the last one that is cut are one run with it, where the last of all is short: LLVM writes a loop of less than
-    some 110 turns out, a cell at a time, which takes it long and fills no vectors.
+    The axes behind the last one that is cut are one run with it, where that makes longer loops (`is_run`).
     """
-    left = list(cells)
-    while left and left[-1][1:] == (image.shape[first_axis + len(left) - 1], (0, 0)):
-        left.pop()
+    left = _those_cut(image, first_axis, cells)
     if not left:
         return image
     axis = first_axis + len(left) - 1
     behind, (start, size, (least, most)) = image.shape[axis + 1 :], left[-1]
-    inner = math.prod(behind)
-    if not behind or behind[-1] >= _LOOP or image.shape[axis] * inner >= 2**31:
+    inner, reach = math.prod(behind), max(image.shape[axis], most + size) - min(0, least)
+    # An index has 32 bits.
+    if not is_run(image, first_axis, cells) or reach * inner >= 2**31:
         return _cut(image, first_axis, left)
     run = (start * inner, size * inner, (least * inner, most * inner))
     part = _cut(image.reshape(*image.shape[:axis], -1), first_axis, [*left[:-1], run])
     return part.reshape(*part.shape[:-1], size, *behind)
+
+
+def is_run(image: Array, first_axis: int, cells: Sequence[Cells]) -> bool:
+    """Whether the last axis of an image that is cut is short, and all of it is taken. LLVM writes a loop of less than some 110
+    turns out, a cell at a time, which takes it long and fills no vectors; what is taken as a whole lies as one run."""
+    left = _those_cut(image, first_axis, cells)
+    return 0 < len(left) < image.ndim - first_axis and image.shape[-1] < _LOOP
+
+
+def _those_cut(image: Array, first_axis: int, cells: Sequence[Cells]) -> list[Cells]:
+    """The cells of the axes up to the last one of which not all are taken."""
+    left = list(cells)
+    while left and left[-1][1:] == (image.shape[first_axis + len(left) - 1], (0, 0)):
+        left.pop()
+    return left
 
 
 def _cut(image: Array, first_axis: int, cells: Sequence[Cells]) -> Array:

@@ -13,7 +13,19 @@ from layers import layer, traced
 import jaxconv
 from jaxconv.convolution import Convolution
 from jaxconv.engines import fold, taps
-from jaxconv.tiles import cells_of_windows, held, joined, moved, period, place, stacked, windows
+from jaxconv.tiles import (
+    blank_result,
+    cells_of_windows,
+    cut,
+    held,
+    is_run,
+    joined,
+    moved,
+    period,
+    place,
+    stacked,
+    windows,
+)
 from jaxconv.window import make_window
 
 
@@ -43,6 +55,77 @@ def test_ends_have_a_loop_of_their_own_where_they_differ(given, weight, padding,
     cotangent = (given[0], weight[0], *convolution.out_spatial)
     equations_of_all = traced(fold.weight_gradient, convolution, given, cotangent)
     assert [one.primitive.name for one in equations_of_all].count("dot_general") == loops
+
+
+def some_rows(image, start):
+    return cut(image, 1, [(start, 4, (-2, 7)), (0, image.shape[2], (0, 0))])
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [
+        ((2, 9, 7, 5), 2),
+        ((2, 9, 7, 128), 4),  # Long loops as they are.
+        ((1, 2**13, 2**13, 31), 2),
+        ((1, 2**13, 2**13, 32), 4),  # An index into the run would have more than 31 bits.
+    ],
+)
+def test_axes_behind_the_one_that_is_cut_are_one_run(shape, axes):
+    given = jax.ShapeDtypeStruct(shape, jnp.float32)
+    slices = [
+        one for one in equations(jax.make_jaxpr(some_rows)(given, 0).jaxpr) if one.primitive.name == "dynamic_slice"
+    ]
+    assert [one.invars[0].aval.ndim for one in slices] == [axes]
+
+
+@pytest.mark.parametrize(
+    ("shape", "first", "cells", "expected"),
+    [
+        ((2, 9, 7, 5), 1, [(3, 4, (0, 5)), (2, 2, (0, 5))], True),  # Channels are last,
+        ((2, 9, 7, 128), 1, [(3, 4, (0, 5)), (2, 2, (0, 5))], False),  # and many.
+        ((2, 5, 9, 7), 2, [(3, 4, (0, 5)), (0, 7, (0, 0))], True),
+        ((2, 5, 9, 7), 2, [(3, 4, (0, 5)), (2, 2, (0, 5))], False),  # What is cut along its last axis is no run,
+        ((2, 5, 9), 2, [(3, 4, (0, 5))], False),  # as a place in it would be found by division.
+        ((2, 5, 9), 2, [(0, 9, (0, 0))], False),
+    ],
+)
+def test_what_is_taken_as_a_run(shape, first, cells, expected):
+    assert is_run(jnp.zeros(shape), first, cells) == expected
+
+
+@pytest.mark.parametrize("channels", [5, 128])
+def test_what_is_cut_has_zeros_outside(channels):
+    image = jnp.arange(1.0, 1.0 + 2 * 9 * 3 * channels).reshape(2, 9, 3, channels)
+    padded = np.pad(image, ((0, 0), (2, 2), (1, 1), (0, 0)))
+    for start in range(-2, 8):
+        np.testing.assert_array_equal(some_rows(image, jnp.asarray(start)), padded[:, start + 2 : start + 6, 1:-1])
+        for column in range(-1, 3):
+            cells = [(start, 4, (start, start)), (jnp.asarray(column), 2, (-1, 2))]
+            expected = padded[:, start + 2 : start + 6, column + 1 : column + 3]
+            np.testing.assert_array_equal(cut(image, 1, cells), expected)
+    assert cut(image, 1, [(0, 9, (0, 0)), (0, 3, (0, 0))]) is image
+
+
+def test_a_result_of_short_rows_begins_as_one_run_for_every_sample():
+    def zeros(shape):
+        made = equations(jax.make_jaxpr(lambda: blank_result(shape, jnp.float32))().jaxpr)
+        return [one.outvars[0].aval.shape for one in made if one.primitive.name == "broadcast_in_dim"]
+
+    assert zeros((2, 3, 4, 111)) == [(2, 3 * 4 * 111)]
+    assert zeros((2, 3, 4, 112)) == [(2, 3, 4, 112)]
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("part", ["output", "input_gradient", "weight_gradient"])
+@pytest.mark.parametrize("engine", [fold, taps])
+def test_no_index_is_asked_whether_it_is_negative(engine, part, channels_last):
+    given, weight = (2, 4, 24, 20), (4, 1, 3, 3)
+    convolution = layer(given, weight, 1, 4, tile=2**10, channels_last=channels_last)
+    image = convolution.shape(given[0], given[2:], given[1])
+    shapes = {"output": (image, weight), "input_gradient": (weight, image), "weight_gradient": (image, image)}[part]
+    names = [one.primitive.name for one in traced(getattr(engine, part), convolution, *shapes)]
+    assert "dynamic_slice" in names
+    assert "lt" not in names
 
 
 @pytest.mark.parametrize("taps_of_an_axis", [3, 31])
