@@ -99,7 +99,7 @@ LONG_KERNELS = (
 )
 
 # Depthwise layers of small images. The weight gradient of short rows was made on the first three and others of their sizes; the
-# last three were written down before they were timed for the first time.
+# last three were written down before they were timed for the first time. How many rows are added up at a time was chosen later.
 SMALL_DEPTHWISE = (
     Case("mobile14", (8, 384, 14, 14), (384, 1, 3, 3), padding=1, groups=384, note="MobileNetV2, 14x14"),
     Case("cnx14", (8, 384, 14, 14), (384, 1, 7, 7), padding=3, groups=384, note="ConvNeXt, third stage"),
