@@ -216,7 +216,7 @@ def _fair_tile(convolution: Convolution, name: str, part: str, u: int) -> int:
         return min(_CPU_TILE, u // 12)
     if name == "taps" and part == "weight_gradient":
         # Every tile is a loop's turn of some twenty short steps.
-        return min(_LARGE_TILE, u // 6)
+        return _LARGE_TILE
     if _is_copied_once(convolution, name) or _is_strided_gradient(convolution, name, part):
         return min(_FOLD_TILE, max(u // 9, min(_LARGE_TILE, u // 6)))
     return min(_LARGE_TILE, max(u // 18, min(_FAIR_TILE, u // 12)))

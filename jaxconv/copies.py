@@ -20,7 +20,7 @@ from jaxconv.tiles import (
     laid_out,
     moved,
     period,
-    piece,
+    seen_by,
     stacked,
     windows,
     written_out,
@@ -103,7 +103,7 @@ def _period(convolution: Convolution, taps: Taps, length: int, channels: int) ->
 
 def _seen_by(whole: Callable[[], Array], taps: Taps, length: int, axis: int, tap: Start) -> Array:
     """What one tap of an axis sees of a part of an image."""
-    return piece(whole(), taps.at + taps.shift * tap, length, axis, taps.stride)
+    return seen_by(whole(), taps, tap, length, axis)
 
 
 def seen_cells(

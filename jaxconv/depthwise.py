@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
-from jaxconv.tiles import Start, Tiles, blank, held, laid_out, moved, piece, put, tiles
+from jaxconv.tiles import Start, Tiles, blank, held, laid_out, moved, piece, put, seen_by, tiles
 from jaxconv.window import Place, Taps, forward_taps
 
 # Multiply-accumulates of one fused loop.
@@ -23,7 +23,7 @@ MOST_TERMS = 64
 def is_by_rows(convolution: Convolution, input: Array, cotangent: Array, at_once: bool) -> bool:
     """Whether a weight gradient is faster row by row: of one channel a group, few taps, and long rows or, channels first, short
     rows of an image that `at_once`, whole and with every tap written out, would not be."""
-    window, groups, (rows, *row) = convolution.window, convolution.groups, convolution.out_spatial
+    window, groups, rows = convolution.window, convolution.groups, convolution.out_spatial[0]
     channels = [convolution.sizes(image)[2] for image in (input, cotangent)]
     if channels != [groups, groups] or window.taps > MOST_TERMS:
         return False
@@ -34,14 +34,17 @@ def is_by_rows(convolution: Convolution, input: Array, cotangent: Array, at_once
         return few and convolution.channels_last and line >= _MANY_CHANNELS
     # Samples that are spread over devices are not moved behind.
     short = window.rank == 2 and not at_once and not convolution.spread
-    return few and (convolution.channels_last or row[-1] >= _LONG_ROW or short)
+    return few and (_has_long_rows(convolution) or short)
 
 
 def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
     """Eq. 4 where every channel is a group."""
-    if convolution.channels_last or convolution.out_spatial[-1] >= _LONG_ROW:
-        return _by_rows(convolution, input, cotangent)
-    return _moved_by_rows(convolution, input, cotangent)
+    return (_by_rows if _has_long_rows(convolution) else _moved_by_rows)(convolution, input, cotangent)
+
+
+def _has_long_rows(convolution: Convolution) -> bool:
+    """Whether a row, with its channels where those are last, is a loop of vectors as it lies."""
+    return convolution.channels_last or convolution.out_spatial[-1] >= _LONG_ROW
 
 
 def _by_rows(convolution: Convolution, input: Array, cotangent: Array) -> Array:
@@ -96,8 +99,7 @@ def _moved_by_rows(convolution: Convolution, input: Array, cotangent: Array) -> 
     window = convolution.window
     batch, positions, channels = convolution.sizes(cotangent)
     cells = 2 * (math.prod(convolution.spatial) + math.prod(positions)) + window.taps * math.prod(positions[1:])
-    size = batch * cells * jnp.dtype(convolution.accumulate).itemsize
-    grid = tiles((channels,), size, convolution.tile)
+    grid = tiles_of_groups(convolution, batch * cells)
     lanes, axes = batch * grid.shape[0], range(2, 2 + window.rank)
     some = replace(convolution, channels_last=True, groups=lanes, bits=None, result=convolution.accumulate)
 
@@ -120,6 +122,11 @@ def _moved_by_rows(convolution: Convolution, input: Array, cotangent: Array) -> 
     return grid.walk(step, total).astype(convolution.result)
 
 
+def tiles_of_groups(convolution: Convolution, cells: int) -> Tiles:
+    """Tiles along the groups, which do not see each other, of images whole; `cells` is what a group needs."""
+    return tiles((convolution.groups,), cells * jnp.dtype(convolution.accumulate).itemsize, convolution.tile)
+
+
 def _divisor(size: int, most: int) -> int:
     """The largest divisor of `size` that is `most` at most, or 1."""
     return next(length for length in range(max(1, min(size, most)), 0, -1) if size % length == 0)
@@ -128,7 +135,7 @@ def _divisor(size: int, most: int) -> int:
 def seen_by_taps(part: Array, first: int, taps: Sequence[Taps], at: Sequence[Start], shape: Sequence[int]) -> Array:
     """What one tap sees: `shape` positions, of the axes from `first` on."""
     for axis, (some, index, length) in enumerate(zip(taps, at, shape, strict=True), first):
-        part = piece(part, some.at + some.shift * index, length, axis, some.stride)
+        part = seen_by(part, some, index, length, axis)
     return part
 
 

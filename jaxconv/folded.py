@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
-from jaxconv.tiles import Start, Tiles, blank, each, moved, piece
+from jaxconv.tiles import Start, Tiles, blank, each, moved, piece, seen_by
 from jaxconv.window import Place, Taps
 
 
@@ -33,7 +33,7 @@ def sum_of_taps(products: Array, tap_axis: int, spatial_axis: int, taps: Taps, l
 
     def part(index: Start) -> Array:
         one = lax.squeeze(piece(products, taps.first + taps.step * index, 1, tap_axis), [tap_axis])
-        return piece(one, taps.at + taps.shift * index, length, spatial_axis, taps.stride)
+        return seen_by(one, taps, index, length, spatial_axis)
 
     if not taps.count:
         return jnp.zeros_like(part(0))

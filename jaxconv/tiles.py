@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.arguments import varying_alike
-from jaxconv.window import Cells, Place
+from jaxconv.window import Cells, Place, Taps
 
 Start = int | Array
 
@@ -218,6 +218,11 @@ def piece(array: Array, start: Start, length: int, axis: int, stride: int = 1) -
         array = lax.pad(array, jnp.zeros((), array.dtype), zeros)
     start = max(0, start)
     return lax.slice_in_dim(array, start, start + cells, stride, axis)
+
+
+def seen_by(array: Array, taps: Taps, tap: Start, length: int, axis: int) -> Array:
+    """What one of some taps of an axis sees: `length` positions."""
+    return piece(array, taps.at + taps.shift * tap, length, axis, taps.stride)
 
 
 def put(image: Array, tile: Array, first_axis: int, starts: Sequence[Start]) -> Array:

@@ -17,7 +17,7 @@ from jax import Array, lax
 
 from jaxconv import depthwise
 from jaxconv.convolution import Convolution, traced_once
-from jaxconv.depthwise import MOST_TERMS, seen_by_taps
+from jaxconv.depthwise import MOST_TERMS, seen_by_taps, tiles_of_groups
 from jaxconv.tiles import (
     Start,
     Tiles,
@@ -30,6 +30,7 @@ from jaxconv.tiles import (
     piece,
     place,
     put,
+    seen_by,
     stacked,
     tiles,
     written_out,
@@ -104,7 +105,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     # Every tap that is written out has a copy of what it sees.
     copies = terms if written_out(terms) else 1
     cells = inner * math.prod(convolution.spatial) + copies * outer * math.prod(convolution.out_spatial)
-    grid = _grid(convolution, input.shape[0] * cells)
+    grid = tiles_of_groups(convolution, input.shape[0] * cells)
     if depthwise.is_by_rows(convolution, input, cotangent, at_once=grid.counts == (1,) and written_out(terms)):
         return depthwise.weight_gradient(convolution, input, cotangent)
 
@@ -165,11 +166,6 @@ def _apart(convolution: Convolution, input: Array, cotangent: Array) -> Array:
     indices = itertools.product(range(inner), itertools.product(*map(range, window.kernel)))
     sums = jnp.stack([total(channel, tap) for channel, tap in indices], axis=-1)
     return sums.reshape(-1, inner, *window.kernel).astype(convolution.result)
-
-
-def _grid(convolution: Convolution, cells: int) -> Tiles:
-    """Tiles along the groups, which do not see each other, of images whole; `cells` is what a group needs."""
-    return tiles((convolution.groups,), cells * jnp.dtype(convolution.accumulate).itemsize, convolution.tile)
 
 
 def _in_tiles(
@@ -245,7 +241,7 @@ def _by_groups(
     cells = [way.cells(axis, Place.known(0, 0), size) for axis, size in enumerate(way.positions)]
     sides = [(-start, start + size - there) for (start, size, _), there in zip(cells, old, strict=True)]
     padded = tuple(size for _, size, _ in cells)
-    grid = _grid(convolution, batch * channels * math.prod(padded))
+    grid = tiles_of_groups(convolution, batch * channels * math.prod(padded))
     held_weight = held(weight)
 
     def added(part: Array, some: Array) -> Array:
@@ -304,7 +300,7 @@ def _sum(convolution: Convolution, part: Array, weight: Array, taps: Sequence[Ta
         if axis == 0:
             return piece(image, index, 1, 2 + rank if last else 2), piece(factor, index, 1, entries)
         some = taps[axis - 1]
-        image = seen_by_taps(image, first + axis - 1, [some], [index], [shape[axis - 1]])
+        image = seen_by(image, some, index, shape[axis - 1], first + axis - 1)
         return image, piece(factor, some.first + some.step * index, 1, entries + axis)
 
     def added(total: Array, image: Array, factor: Array, axis: int) -> Array:
