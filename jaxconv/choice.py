@@ -383,9 +383,9 @@ def chosen(convolution: Convolution, part: str, weight: tuple[int, ...], image: 
         if name == "blocks" and convolution.window.rank == max(convolution.window.stride) == 1:
             unfolded = min(max(2, cheapest_blocks(convolution, part, weight)[0]), convolution.window.taps)
     elif convolution.on_accelerator:
-        channels_moved = convolution.channels_last and moves_channels(convolution, weight)
+        channels_moved = convolution.channels_last and moves_channels(convolution, part, weight)
         convolution = replace(convolution, channels_moved=channels_moved)
-        name, unfolded = rule_on_accelerator(convolution.as_engines_see_it, part, weight, u <= ACCELERATOR_TILE)
+        name, unfolded = rule_on_accelerator(convolution.as_engines_see_it, part, weight, u)
     else:
         name, unfolded = rule(convolution, part, weight, samples(convolution, image))
     engine = importlib.import_module(f"jaxconv.engines.{name if image.size else 'materialise'}")
