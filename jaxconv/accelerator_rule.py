@@ -9,7 +9,6 @@
 | other dense images at a stride | `fold`, all axes unfolded | positions are innermost in U |
 | others at a stride, of at most four channels: U at most 1 GB | `materialise` | U is written and read once |
 | other signals | `stream` | U in tiles |
-| output and input gradient of dense images, U at most 64 MB | `fold`, all axes unfolded | a few operations |
 | everything else | `fold`, but for the last axis unfolded | less than U is written |
 """
 
@@ -20,8 +19,6 @@ from jaxconv.engines import batched, taps
 
 _FEW_PRODUCTS = 16
 _FEW_SUMMED = 4
-# A U of fewer bytes is written and read in less time than it takes to start what adds up the products of a fold.
-_SHORT = 2**26
 
 
 def rule_on_accelerator(convolution: Convolution, part: str, weight: tuple[int, ...], u: int) -> tuple[str, int]:
@@ -41,10 +38,7 @@ def rule_on_accelerator(convolution: Convolution, part: str, weight: tuple[int, 
         return "fold", window.rank
     if (strided or few) and u <= ACCELERATOR_TILE:
         return "materialise", 0
-    if window.rank == 1:
-        return "stream", 0
-    short = convolution.groups == 1 and part != "weight_gradient" and u <= _SHORT
-    return "fold", window.rank if short else window.rank - 1
+    return ("stream", 0) if window.rank == 1 else ("fold", window.rank - 1)
 
 
 def _has_few_channels(convolution: Convolution, weight: tuple[int, ...]) -> bool:
