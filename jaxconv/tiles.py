@@ -209,9 +209,8 @@ def piece(array: Array, start: Start, length: int, axis: int, stride: int = 1) -
     """`length` positions of one axis, `stride` apart, from `start` on; a start that is known may be outside, where zeros are."""
     cells = stride * (length - 1) + 1
     if not isinstance(start, int):
-        return lax.slice_in_dim(
-            lax.dynamic_slice_in_dim(array, start, cells, axis, allow_negative_indices=False), 0, None, stride, axis
-        )
+        array = lax.dynamic_slice_in_dim(array, start, cells, axis, allow_negative_indices=False)
+        return array if stride == 1 else lax.slice_in_dim(array, 0, None, stride, axis)
     zeros = [(0, 0, 0)] * array.ndim
     zeros[axis] = (max(0, -start), max(0, start + cells - array.shape[axis]), 0)
     if max(zeros[axis]):

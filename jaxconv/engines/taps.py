@@ -102,12 +102,12 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     terms = inner * window.taps
     if convolution.on_accelerator and terms <= MOST_APART:
         return _apart(convolution, input, cotangent)
+    if depthwise.is_by_rows(convolution, input, cotangent):
+        return depthwise.weight_gradient(convolution, input, cotangent)
     # Every tap that is written out has a copy of what it sees.
     copies = terms if written_out(terms) else 1
     cells = inner * math.prod(convolution.spatial) + copies * outer * math.prod(convolution.out_spatial)
     grid = tiles_of_groups(convolution, input.shape[0] * cells)
-    if depthwise.is_by_rows(convolution, input, cotangent, at_once=grid.counts == (1,) and written_out(terms)):
-        return depthwise.weight_gradient(convolution, input, cotangent)
 
     def step(places, total):
         start = places[0].start
