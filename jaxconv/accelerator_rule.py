@@ -12,7 +12,6 @@
 | everything else | `fold`, but for the last axis unfolded | less than U is written |
 """
 
-from jaxconv.budget import ACCELERATOR_TILE
 from jaxconv.convolution import Convolution
 from jaxconv.counts import fewest_moved
 from jaxconv.engines import batched, taps
@@ -21,8 +20,9 @@ _FEW_PRODUCTS = 16
 _FEW_SUMMED = 4
 
 
-def rule_on_accelerator(convolution: Convolution, part: str, weight: tuple[int, ...], u: int) -> tuple[str, int]:
-    """An engine for `part` of a weight of that shape, and how many of the first axes `fold` unfolds; U has `u` bytes."""
+def rule_on_accelerator(convolution: Convolution, part: str, weight: tuple[int, ...], fits: bool) -> tuple[str, int]:
+    """An engine for `part` of a weight of that shape, and how many of the first axes `fold` unfolds; `fits` tells whether U is no
+    more than a tile there."""
     window, pairs = convolution.window, weight[0] * weight[1] // convolution.groups
     if convolution.groups > 1 and pairs <= _FEW_PRODUCTS:
         if part != "weight_gradient" or weight[1] * window.taps <= taps.MOST_APART:
@@ -36,7 +36,7 @@ def rule_on_accelerator(convolution: Convolution, part: str, weight: tuple[int, 
         return "batched", 0
     if _is_strided_image(convolution, weight):
         return "fold", window.rank
-    if (strided or few) and u <= ACCELERATOR_TILE:
+    if fits and (strided or few):
         return "materialise", 0
     return ("stream", 0) if window.rank == 1 else ("fold", window.rank - 1)
 

@@ -385,7 +385,7 @@ def chosen(convolution: Convolution, part: str, weight: tuple[int, ...], image: 
     elif convolution.on_accelerator:
         channels_moved = convolution.channels_last and moves_channels(convolution, part, weight)
         convolution = replace(convolution, channels_moved=channels_moved)
-        name, unfolded = rule_on_accelerator(convolution.as_engines_see_it, part, weight, u)
+        name, unfolded = rule_on_accelerator(convolution.as_engines_see_it, part, weight, u <= ACCELERATOR_TILE)
     else:
         name, unfolded = rule(convolution, part, weight, samples(convolution, image))
     engine = importlib.import_module(f"jaxconv.engines.{name if image.size else 'materialise'}")

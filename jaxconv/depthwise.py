@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
-from jaxconv.tiles import Start, Tiles, blank, cut, held, moved, piece, place, put, seen_by, tiles
+from jaxconv.tiles import Start, Tiles, blank, cut, held, moved, piece, place, put, seen_by, tiles, written_out
 from jaxconv.window import Place, Taps, forward_taps
 
 # Multiply-accumulates of one fused loop.
@@ -38,8 +38,9 @@ def is_by_rows(convolution: Convolution, input: Array, cotangent: Array) -> bool
         return few and convolution.channels_last and line >= _MANY_CHANNELS
     if convolution.channels_last or not _is_by_samples(convolution):
         return few
-    # Samples that are spread over devices are not moved.
-    return few and window.rank == 2 and not convolution.spread
+    # Samples that are spread over devices are not moved, and few taps of a gradient for every sample are summed at once.
+    at_once = convolution.mapped > 1 and written_out(window.taps)
+    return few and window.rank == 2 and not convolution.spread and not at_once
 
 
 def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:

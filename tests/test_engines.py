@@ -123,6 +123,7 @@ DEPTHWISE = [
     ),
     Geometry("short rows, many taps", (2, 3, 9, 10), (3, 1, 4, 4), {"padding": 3, "dilation": (1, 2), "groups": 3}),
     Geometry("signal", (2, 128, 9), (128, 1, 3), {"padding": 2, "groups": 128}),
+    Geometry("many channels", (4, 160, 7, 9), (160, 1, 3, 3), {"padding": (1, 0), "groups": 160}),
 ]
 
 
@@ -130,7 +131,7 @@ DEPTHWISE = [
 @pytest.mark.parametrize("last", [False, True], ids=["channels_first", "channels_last"])
 @pytest.mark.parametrize("geometry", DEPTHWISE, ids=[g.name for g in DEPTHWISE])
 def test_depthwise_weight_gradient_by_rows(geometry, last, tile):
-    """Long rows with channels first, short ones some channels at a time, and any with channels last."""
+    """Long rows of all samples, and short ones sample by sample: some channels at a time, or many of them with channels last."""
     check("taps", geometry, tile, last)
 
 
@@ -139,12 +140,17 @@ def test_depthwise_weight_gradient_by_rows(geometry, last, tile):
     [
         ((7, 40), {}, True),
         ((6, 40), {}, False),  # The sums of a row are a sixth of U,
-        ((6, 40), {"tile": 2**30}, True),  # which is little enough of a tile.
-        ((7, 39), {}, True),  # Some channels at a time,
-        ((7, 39), {"at_once": True}, False),  # unless all at once are faster,
-        ((7, 39), {"spread": True}, False),  # or samples must stay where they are.
-        ((7, 40), {"at_once": True, "spread": True}, True),
-        ((7, 39), {"channels_last": True, "at_once": True}, True),
+        ((6, 40), {"tile": 2**30}, True),  # which is little enough of a tile,
+        ((6, 39), {"tile": 3 * 3 * 39 * 64 * 4}, True),  # and, of short rows, are those of one sample,
+        ((6, 40), {"tile": 3 * 3 * 40 * 64 * 4}, False),
+        ((6, 39), {"tile": 3 * 3 * 39 * 64 * 4, "channels_last": True}, True),
+        ((6, 15), {"tile": 3 * 3 * 15 * 64 * 4, "channels_last": True}, False),  # where a row has 1024 of them.
+        ((7, 39), {}, True),
+        ((7, 39), {"spread": True}, False),  # Samples must stay where they are,
+        ((7, 40), {"spread": True}, True),  # and do.
+        ((7, 39), {"channels_last": True, "spread": True}, True),
+        ((7, 39), {"mapped": 4}, False),  # Nine taps of a gradient for every sample are summed at once.
+        ((7, 40), {"mapped": 4}, True),
         ((7, 40), {"half": True}, False),  # Sums are twice as large as numbers of 16 bits.
         ((14, 40), {"half": True}, True),
         ((7, 40), {"groups": 32}, False),
@@ -156,14 +162,32 @@ def test_depthwise_weight_gradient_by_rows(geometry, last, tile):
     ],
 )
 def test_which_depthwise_weight_gradients_go_row_by_row(spatial, static, expected):
-    given = {"tile": 1, "groups": 64, "half": False, "at_once": False, "spread": False, "channels_last": False} | static
+    given = {"tile": 1, "groups": 64, "half": False, "spread": False, "channels_last": False, "mapped": 1} | static
     window = make_window((3,) * len(spatial), 1, 1, 1, len(spatial))
-    options = {key: given[key] for key in ("channels_last", "tile", "spread")}
+    options = {key: given[key] for key in ("channels_last", "tile", "spread", "mapped")}
     convolution = Convolution(window, spatial, given["groups"], None, jnp.float32, jnp.float32, **options)
     channels = 64 if len(spatial) > 1 else given["groups"]
     dtype = jnp.bfloat16 if given["half"] else jnp.float32
     image: Any = jax.ShapeDtypeStruct(convolution.shape(4, spatial, channels), dtype)
-    assert depthwise.is_by_rows(convolution, image, image, given["at_once"]) == expected
+    assert depthwise.is_by_rows(convolution, image, image) == expected
+
+
+@pytest.mark.parametrize(
+    ("batch", "height", "most", "expected"),
+    [
+        (8, 28, 100, (1, 28, 7)),
+        (8, 28, 20, (1, 14, 7)),  # As many rows as there is room for.
+        (8, 7, 100, (2, 7, 7)),  # Two turns at least,
+        (9, 7, 100, (3, 7, 7)),
+        (8, 7, 13, (1, 7, 1)),  # if not of two samples, for which there is no room,
+        (1, 6, 100, (1, 6, 3)),  # or of which there is one, then of fewer rows.
+        (8, 28, 7, (1, 7, 1)),
+        (8, 13, 100, (1, 13, 1)),
+        (8, 9, 0, (1, 1, 1)),
+    ],
+)
+def test_how_many_samples_and_rows_are_copied(batch, height, most, expected):
+    assert depthwise._parts(batch, height, most) == expected
 
 
 SIGNALS = [

@@ -25,8 +25,10 @@ CALLS = [
     ((2, 2, 4, 5, 6), (3, 2, 2, 3, 2), 1, 1, 1, 1),
     ((2, 2, 512), (2, 2, 3), 1, 1, 1, 1),
 ]
+MANY = ((4, 160, 7, 9), (160, 1, 3, 3), 1, ((1, 1), (0, 0)), 1, 160)
 # With a dtype, parts of the batch, and whether channels are last.
 CALLED = [
+    (MANY, "bfloat16", 1, True),
     *((call, "bfloat16", 1, False) for call in CALLS),
     *((call, "bfloat16", 1, True) for call in CALLS[1:3]),
     (CALLS[0], "float16", 1, False),
