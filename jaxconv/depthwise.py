@@ -1,7 +1,8 @@
 """Eq. 4 of depthwise layers, row by row: sums for every column of a row, and no copy of what a tap sees.
 
 Each tap adds what it sees of a row, times the row of the cotangent, and the sums are added up at last. So nothing is as large as
-U, and a row is one loop that fills vectors; of short rows, channels first, all samples and channels are moved behind for that.
+U, and a row is one loop that fills vectors: a long one of all samples, and short ones of one sample after the other, whose sums
+stay in the cache. With channels first those of a sample are moved behind for that, as it is copied.
 """
 
 import itertools
