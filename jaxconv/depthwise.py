@@ -20,6 +20,9 @@ from jaxconv.window import Place, Taps, forward_taps
 # Multiply-accumulates of one fused loop.
 MOST_TERMS = 64
 
+Held = Callable[[], Array]
+"""What `held` has made of an array."""
+
 Given = Callable[[Array, Start, int], tuple[Array, Start]]
 """From an image, the first one of some samples, and how many, to an array that has them, and the place of the first one there."""
 
@@ -79,8 +82,18 @@ class _Sums:
     def blank(self, *like: Array) -> list[Array]:
         return [blank(self.shape, self.convolution.accumulate, *like)] * len(self.entries)
 
-    def plus(self, sums: list[Array], image: Array, begin: Start, line: Array) -> list[Array]:
-        """With a row of the cotangent, which sees the cells of the image from `begin` on."""
+    def plus(
+        self, sums: list[Array], image: Held, seen: Start, cotangent: Held, there: Start, rows: int
+    ) -> list[Array]:
+        """With so many rows of the cotangent from `there` on, the first of which sees the cells of the image from `seen` on."""
+        convolution = self.convolution
+        for _ in range(rows):
+            line = piece(convolution.for_tiles(cotangent(), there), there, 1, convolution.first_spatial)
+            sums = self._plus_row(sums, image(), seen, convolution.for_sums(line, convolution.accumulate))
+            there, seen = there + 1, seen + self.high.stride
+        return sums
+
+    def _plus_row(self, sums: list[Array], image: Array, begin: Start, line: Array) -> list[Array]:
         high, first = self.high, self.convolution.first_spatial
         lines = piece(image, begin, high.count, first, high.shift)
 
@@ -106,7 +119,7 @@ class _Sums:
 
 def _by_rows(convolution: Convolution, input: Array, cotangent: Array) -> Array:
     """Some rows of all samples a turn."""
-    window, first, accumulate = convolution.window, convolution.first_spatial, convolution.accumulate
+    window, accumulate = convolution.window, convolution.accumulate
     batch, (height, *row), channels = convolution.sizes(cotangent)
     of_taps = _Sums(convolution, batch)
     # Rows are copied among zeros, a third of a tile at a time: as many as divide all, so that none comes twice.
@@ -125,11 +138,7 @@ def _by_rows(convolution: Convolution, input: Array, cotangent: Array) -> Array:
         def add(turn, sums):
             index, high = turn * together, of_taps.high
             there, seen = at.start + index, high.at + high.stride * index
-            for _ in range(together):
-                line = piece(convolution.for_tiles(of_cotangent(), there), there, 1, first)
-                sums = of_taps.plus(sums, image(), seen, convolution.for_sums(line, accumulate))
-                there, seen = there + 1, seen + high.stride
-            return sums
+            return of_taps.plus(sums, image, seen, of_cotangent, there, together)
 
         return lax.fori_loop(0, length // together, add, sums)
 
@@ -164,11 +173,7 @@ def _by_samples(convolution: Convolution, input: Array, cotangent: Array, given:
             index, high = turn * together, of_taps.high
             there = (begin + sample) * height + at.start + index
             seen = sample * own.shape[1] + high.at + high.stride * index
-            for _ in range(together):
-                line = piece(convolution.for_tiles(of_cotangent(), there), there, 1, 1)
-                sums = of_taps.plus(sums, of_image(), seen, convolution.for_sums(line, accumulate))
-                there, seen = there + 1, seen + high.stride
-            return sums
+            return of_taps.plus(sums, of_image, seen, of_cotangent, there, together)
 
         return lax.fori_loop(0, samples * rows // together, add, sums)
 
