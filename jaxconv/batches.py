@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
-from jaxconv.tiles import Start, blank, blank_result, piece, put
+from jaxconv.tiles import Start, blank, blank_run, piece, put
 
 DEVICES = 8
 
@@ -43,7 +43,7 @@ def image_by_parts(function: Callable[..., Array], at: int) -> Callable[..., Arr
             return part.astype(convolution.result)
 
         shape = jax.eval_shape(result, 0)
-        image = blank_result((shape.shape[0], convolution.parts, *shape.shape[1:]), shape.dtype, *arrays)
+        image = blank_run((shape.shape[0], convolution.parts, *shape.shape[1:]), shape.dtype, *arrays)
         return _gathered(result, image, convolution.put)
 
     return by_parts
@@ -81,7 +81,7 @@ def mapped_by_parts(function: Callable[..., Array], parts: int, *batches: Array)
         )
 
     shape = jax.eval_shape(result, 0)
-    return _gathered(result, blank_result((shape.shape[0], parts, *shape.shape[1:]), shape.dtype, *batches), put)
+    return _gathered(result, blank_run((shape.shape[0], parts, *shape.shape[1:]), shape.dtype, *batches), put)
 
 
 def _gathered(result: Callable[[Start], Array], room: Array, put: Callable[..., Array]) -> Array:

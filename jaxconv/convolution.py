@@ -14,7 +14,7 @@ from jax.experimental.xla_metadata import set_xla_metadata
 from jaxconv.arguments import image_sizes
 from jaxconv.primitive import ACCELERATOR
 from jaxconv.products import better_right
-from jaxconv.tiles import Start, blank_result, cut, is_run, laid_out, moved, put
+from jaxconv.tiles import Start, blank_run, cut, is_run, laid_out, moved, put
 from jaxconv.window import Cells, Window
 
 
@@ -23,14 +23,14 @@ class Convolution:
     """Geometry, groups and arithmetic of one convolution, without its arrays: static and hashable.
 
     `precision` is `jax.lax`'s; `result` the dtype of what an engine returns; `accumulate` the dtype that sums are carried in.
-    `channels_last` tells where the channels of input and output are; `engine` is the caller's, or "auto"; `tile` how many
-    bytes an engine that works in tiles may spend on one; `unfolded` how many of the first axes `fold` unfolds, or in how many
-    blocks `blocks` takes a signal's kernel; `parts` in how many parts the batch is taken; `bits` the 16-bit dtype of images whose
+    `channels_last` tells where the channels of input and output are; `engine` is the caller's, or "auto"; `tile` how many bytes
+    an engine that works in tiles may spend on one; `unfolded` how many of the first axes `fold` unfolds, or in how many blocks
+    `blocks` takes a signal's kernel; `parts` in how many parts the batch is taken; `bits` the 16-bit dtype of images whose
     entries are copied, and returned, as bits in uint16; `calls` whether what is better not fused with what takes it is compiled
     as a call; `alone` whether that is all of it; `channels_moved` whether channels that are last are moved, of a tile by `taps`,
-    or of all on an accelerator; `mapped` how many of its kind `jax.vmap` runs at the same time, which share the room for tiles;
-    `spread` whether several devices have it, whose samples are not to be moved; `platform` what it is compiled for, "cpu" or
-    "accelerator", or None where that is not known.
+    or of all by `fold` for a weight gradient and on an accelerator; `mapped` how many of its kind `jax.vmap` runs at the same
+    time, which share the room for tiles; `spread` whether several devices have it, whose samples are not to be moved; `platform`
+    what it is compiled for, "cpu" or "accelerator", or None where that is not known.
     """
 
     window: Window
@@ -135,10 +135,10 @@ class Convolution:
         """
         row = shape[-1] if self.channels_last else math.gcd(length, shape[-1])
         if not self.puts_bits or row == shape[-1]:
-            return blank_result(shape, self.result, *like)
+            return blank_run(shape, self.result, *like)
         if row < _SHORT_ROW:
-            return blank_result(shape, jnp.uint16, *like)
-        return blank_result((*shape[:-1], shape[-1] // row, row), self.result, *like)
+            return blank_run(shape, jnp.uint16, *like)
+        return blank_run((*shape[:-1], shape[-1] // row, row), self.result, *like)
 
     def put(self, result: Array, tile: Array, first_axis: int, starts: Sequence[Start]) -> Array:
         """A `room` with `tile` in it from `starts` on; where the tile is all of the result, the tile. A room may have the last

@@ -14,7 +14,21 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
-from jaxconv.tiles import Start, Tiles, blank, cut, held, moved, piece, place, put, seen_by, tiles, written_out
+from jaxconv.tiles import (
+    Start,
+    Tiles,
+    blank,
+    blank_run,
+    cut,
+    held,
+    moved,
+    piece,
+    place,
+    put,
+    seen_by,
+    tiles,
+    written_out,
+)
 from jaxconv.window import Place, Taps, forward_taps
 
 # Multiply-accumulates of one fused loop.
@@ -80,7 +94,7 @@ class _Sums:
         self.shape = convolution.shape(samples, (self.high.count, *self.row), convolution.groups)
 
     def blank(self, *like: Array) -> list[Array]:
-        return [blank(self.shape, self.convolution.accumulate, *like)] * len(self.entries)
+        return [blank_run(self.shape, self.convolution.accumulate, *like)] * len(self.entries)
 
     def plus(
         self, sums: list[Array], image: Held, seen: Start, cotangent: Held, there: Start, rows: int

@@ -39,6 +39,17 @@ OWN: tuple[tuple[str, Geometry, dict[str, Any]], ...] = (
         Geometry(1, 2, (1, 2), (5, 3), (2, 2), (2, 1), (1, 1), ((1, 0), (1, 0))),
         {"tile": 40, "channels_last": True, "channels_moved": True},
     ),
+    # And of images moved as a whole, of many taps.
+    (
+        "taps",
+        Geometry(1, 1, (1, 1), (3, 2), (13, 5), (2, 1), (1, 1), ((6, 6), (2, 2))),
+        {"tile": 2**23, "channels_last": True, "channels_moved": True},
+    ),
+    (
+        "fold",
+        Geometry(1, 2, (1, 1), (3, 2), (2, 2), (1, 1), (1, 1), ((1, 0), (0, 1))),
+        {"channels_last": True, "channels_moved": True},
+    ),
     # On an accelerator: a sum of its own for every tap and channel, and the same with channels last.
     (
         "taps",

@@ -4,7 +4,7 @@ Every tile has all samples; `batches` is where those are taken in parts.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ from jaxconv.arguments import varying_alike
 from jaxconv.window import Cells, Place, Taps
 
 Start = int | Array
+Piece = tuple[Start, int, int]
+"""Where a piece of an axis starts, its length, and its stride."""
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,20 @@ def piece(array: Array, start: Start, length: int, axis: int, stride: int = 1) -
     return lax.slice_in_dim(array, start, start + cells, stride, axis)
 
 
+def pieces(array: Array, cells: Mapping[int, Piece]) -> Array:
+    """`piece` of several axes at once, all of it inside of the array: one operation, which is fused with what takes it, where to
+    take some of what is taken would be a loop of its own if a start is traced."""
+    begins: list[Start] = [0] * array.ndim
+    steps, lengths = [1] * array.ndim, list(array.shape)
+    for axis, (start, length, stride) in cells.items():
+        begins[axis], lengths[axis], steps[axis] = start, stride * (length - 1) + 1, stride
+    known = [start for start in begins if isinstance(start, int)]
+    if len(known) == array.ndim:
+        return lax.slice(array, known, [start + length for start, length in zip(known, lengths, strict=True)], steps)
+    array = lax.dynamic_slice(array, begins, lengths, allow_negative_indices=False)
+    return array if max(steps) == 1 else lax.slice(array, [0] * array.ndim, lengths, steps)
+
+
 def seen_by(array: Array, taps: Taps, tap: Start, length: int, axis: int) -> Array:
     """What one of some taps of an axis sees: `length` positions."""
     return piece(array, taps.at + taps.shift * tap, length, axis, taps.stride)
@@ -238,9 +254,9 @@ def blank(shape: tuple[int, ...], dtype: Any, *like: Array) -> Array:
     return varying_alike(jnp.zeros(shape, dtype), *like)[0]  # type: ignore[return-value]
 
 
-def blank_result(shape: tuple[int, ...], dtype: Any, *like: Array) -> Array:
-    """`blank`, for a result: of short rows it is written as one run for every entry of the first axis, which is up to three times
-    as fast (measured), as for `cut`."""
+def blank_run(shape: tuple[int, ...], dtype: Any, *like: Array) -> Array:
+    """`blank`, for a loop to begin with: of short rows it is written as one run for every entry of the first axis, which is up to
+    three times as fast (measured), and compiles in a third of the time, as for `cut`."""
     if shape[-1] >= _LOOP:
         return blank(shape, dtype, *like)
     return lax.optimization_barrier(blank((shape[0], math.prod(shape[1:])), dtype, *like)).reshape(shape)

@@ -131,7 +131,7 @@ LAST = [
     (1, (144, 1, 17), 1, 144, ("taps moved", "taps moved", "taps moved")),
     (1, (128, 2, 3, 3), 1, 64, ("taps moved", "taps moved", "fold 1")),
     (1, (144, 1, 15, 15), 1, 144, ("taps moved", "taps moved", "taps moved")),
-    (1, (144, 1, 16, 16), 1, 144, ("taps moved", "taps moved", "fold 1")),
+    (1, (144, 1, 16, 16), 1, 144, ("taps moved", "taps moved", "fold 1 moved")),
     (1, (128, 2, 3, 3), 2, 64, ("taps moved", "taps", "stream")),
     (1, (16, 16, 6, 6), 2, 1, ("stream", "fold 0", "stream")),
     (1, (16, 1, 9), 1, 1, ("taps", "fold 0", "taps")),

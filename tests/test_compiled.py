@@ -242,6 +242,7 @@ WAYS = (
     "fold, calls",
     "taps by 8, channels last, calls",
     "taps by 8, channels last, calls, channels moved",
+    "fold by 8, channels last, calls, channels moved",
 )
 
 

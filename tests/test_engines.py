@@ -83,6 +83,22 @@ def test_taps_of_a_tile_in_calls(geometry, tile, moved):
     check("taps", geometry, tile, True, calls=True, channels_moved=moved)
 
 
+@pytest.mark.parametrize("moved", [None, False, True])
+@pytest.mark.parametrize("stride", [1, 2, (2, 1), (1, 2)])
+def test_taps_of_a_large_kernel(stride, moved):
+    """Taps of the first axis in a loop, those of the second written out."""
+    geometry = Geometry("65 taps", (2, 4, 18, 11), (4, 1, 13, 5), {"stride": stride, "padding": (6, 2), "groups": 4})
+    check("taps", geometry, 2**23, moved is not None, calls=True, channels_moved=bool(moved))
+
+
+@pytest.mark.parametrize("tile", [150, 2**23])
+@pytest.mark.parametrize("geometry", [g for g in BATCHED if g.weight[1] == 1], ids=lambda geometry: geometry.name)
+def test_fold_of_moved_channels(geometry, tile):
+    """The weight gradient of images whose channels are moved, whatever is unfolded."""
+    for unfolded in range(1 + geometry.rank):
+        check("fold", geometry, tile, True, unfolded, channels_moved=True)
+
+
 @given(geometry=geometries(), engine=st.sampled_from(NAMES), tile=st.sampled_from([1, 300, 2**23]), last=st.booleans())
 @settings(max_examples=40)
 def test_engine_on_drawn_geometries(geometry, engine, tile, last):

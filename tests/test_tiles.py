@@ -14,7 +14,7 @@ import jaxconv
 from jaxconv.convolution import Convolution
 from jaxconv.engines import fold, taps
 from jaxconv.tiles import (
-    blank_result,
+    blank_run,
     cells_of_windows,
     cut,
     held,
@@ -108,7 +108,7 @@ def test_what_is_cut_has_zeros_outside(channels):
 
 def test_a_result_of_short_rows_begins_as_one_run_for_every_sample():
     def zeros(shape):
-        made = equations(jax.make_jaxpr(lambda: blank_result(shape, jnp.float32))().jaxpr)
+        made = equations(jax.make_jaxpr(lambda: blank_run(shape, jnp.float32))().jaxpr)
         return [one.outvars[0].aval.shape for one in made if one.primitive.name == "broadcast_in_dim"]
 
     assert zeros((2, 3, 4, 111)) == [(2, 3 * 4 * 111)]

@@ -26,6 +26,7 @@ from jaxconv.tiles import (
     Start,
     Tiles,
     interleaved,
+    laid_out,
     moved,
     piece,
     tiles,
@@ -227,6 +228,9 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     window, unfolded = convolution.window, convolution.unfolded
     if max((1, *window.stride[unfolded:])) > 1:
         return stream.weight_gradient(convolution, input, cotangent)
+    if convolution.channels_moved:
+        input, cotangent = (laid_out(convolution.channels_second(image)) for image in (input, cotangent))
+        convolution = replace(convolution, channels_last=False)
     batch, spatial, in_channels = convolution.sizes(input)
     _, out_spatial, out_channels = convolution.sizes(cotangent)
     input = input.astype(cotangent.dtype)
