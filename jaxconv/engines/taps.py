@@ -342,7 +342,8 @@ def _sum(convolution: Convolution, part: Array, weight: Array, taps: Sequence[Ta
         return total
 
     sizes = (batch, *shape, groups, results) if last else (batch, groups, results, *shape)
-    return each(math.prod(counts[:inside]), add, blank(sizes, convolution.accumulate, part, weight))
+    total, turns = blank(sizes, convolution.accumulate, part, weight), math.prod(counts[:inside])
+    return add(0, total) if turns == 1 else lax.fori_loop(0, turns, add, total)
 
 
 def _image(convolution: Convolution, sums: Array) -> Array:
