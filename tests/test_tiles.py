@@ -266,18 +266,38 @@ def test_a_gradient_for_every_sample_is_one_sum(mapped, sums):
 @pytest.mark.parametrize("dilation", [1, 2])
 def test_a_gradient_without_a_stride_adds_up_as_the_output_does(dilation):
     """So that what is compiled for one is there for the other."""
-    window = make_window((7, 7), 1, 3 * dilation, dilation, 2)
+    window = make_window((5, 5), 1, 2 * dilation, dilation, 2)
     convolution = Convolution(window, (32, 32), 16, None, jnp.float32, jnp.float32)
-    image, weight = (2, 16, 32, 32), (16, 1, 7, 7)
+    image, weight = (2, 16, 32, 32), (16, 1, 5, 5)
 
     mine, others = (
         [one.primitive.name for one in traced(function, convolution, *shapes)]
         for function, shapes in ((taps.output, (image, weight)), (taps.input_gradient, (weight, image)))
     )
-    assert mine.count("mul") == 49
+    assert mine.count("mul") == 25
     # Before that the kernel is turned.
     assert others[-len(mine) :] == mine
     assert "rev" in others[: -len(mine)]
+
+
+@pytest.mark.parametrize(
+    ("row", "kernel", "options", "loops"),
+    [
+        (15, (7, 7), {}, False),
+        (16, (7, 7), {}, True),
+        (16, (6, 6), {}, False),
+        (32, (7, 7), {"stride": (2, 1)}, False),
+        (32, (7, 7), {"result": jnp.bfloat16}, False),
+        (15, (9, 8), {}, True),
+    ],
+)
+def test_taps_of_a_large_kernel_are_added_up_in_a_loop(row, kernel, options, loops):
+    """Those of its first axis: of more than 36 terms, or more than 64 where rows are short, at a stride, or rounded."""
+    window = make_window(kernel, options.get("stride", 1), 3, 1, 2)
+    convolution = Convolution(window, (16, row), 4, None, options.get("result", jnp.float32), jnp.float32)
+    shapes = (2, 4, 16, row), (4, 1, *kernel)
+    names = {one.primitive.name for one in traced(taps.output, convolution, *shapes)}
+    assert ("scan" in names) == loops
 
 
 def test_what_another_platform_would_do_is_not_traced():
