@@ -2,8 +2,9 @@
 
 | what is asked for | engine | why |
 | --- | --- | --- |
-| depthwise weight gradient of a wide kernel (`_has_wide_kernel`) | `fold` | a product of the taps of two axes |
-| at most 16 pairs of channels in and out a group, and few terms to add (`_is_added_up`) | `taps` | too little to multiply |
+| depthwise weight gradient of a wide kernel (`has_wide_kernel`) | `fold` | a product of the taps of two axes |
+| at most 16 pairs of channels in and out a group, and few terms to add (`is_added_up`) | `taps` | too little to multiply |
+| at most four channels summed for 32, of long rows, channels first (`is_of_few_channels`) | `taps` | U is not written |
 | a long kernel at a stride that divides it (`_takes_phases`) | `phases` | copies without gaps, and fewer |
 | a long kernel of a signal, where that saves a twenty-fifth (`_blocks_that_save`) | `blocks` | b + K / b copies for K |
 | dense input gradient at a stride, few channels out of many (`_is_spread`) | `stream` | a small U of zeros |
@@ -51,17 +52,15 @@ from jaxconv.counts import (
     unfolded_cells,
 )
 from jaxconv.engines import batched
+from jaxconv.taps_rule import has_wide_kernel, is_added_up, is_of_few_channels
 from jaxconv.tiles import FUSED
 
 ENGINES = ("auto", *engines.NAMES)
 
 _FEW_PRODUCTS = 16
 _FEW_TERMS = 16
-_FEW_SUMMED = 4
-_FEW_STRIDED = 32
 _MANY_ROWS = 192
 _FEW_ROWS = 320
-_MANY_TAPS = 64
 _SMALL_BLOCK = 2**14
 _FEW_POSITIONS = 16
 _MANY_POSITIONS = 500
@@ -92,9 +91,11 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
     unfolded = fewest_moved(convolution, part, weight, window.rank)
     fits = unfolded_cells(convolution, weight, batch) * jnp.dtype(convolution.accumulate).itemsize <= SMALL_U
     few = in_channels * out_channels <= _FEW_PRODUCTS
-    if part == "weight_gradient" and in_channels * out_channels == 1 and _has_wide_kernel(convolution, unfolded):
+    if part == "weight_gradient" and in_channels * out_channels == 1 and has_wide_kernel(convolution, unfolded):
         return "fold", unfolded
-    if few and _is_added_up(convolution, part, weight):
+    if few and is_added_up(convolution, part, weight):
+        return "taps", 0
+    if is_of_few_channels(convolution, part, weight):
         return "taps", 0
     strided_whole = fits and window.taps > 1 and max(window.stride) > 1 and not convolution.channels_last
     if _takes_phases(convolution, part, weight, fits):
@@ -111,7 +112,7 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
         return "batched", 0
     if strided_whole:
         return _of_small_strided(convolution, part, weight)
-    if fits and not few and convolution.mapped == 1 and _is_plain(convolution) and not convolution.has_half:
+    if fits and not few and convolution.mapped == 1 and convolution.is_plain and not convolution.has_half:
         return _of_small_plain(convolution, part, weight, batch, unfolded)
     if window.trivial:
         if fits and part == "input_gradient" and _has_large_weight(convolution, weight, batch):
@@ -138,40 +139,6 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
     return "materialise" if small else "stream", 0
 
 
-def _is_added_up(convolution: Convolution, part: str, weight: tuple[int, ...]) -> bool:
-    """Whether so few products are better added up tap by tap: of several groups, but for a weight gradient of several axes that
-    is not depthwise; of one group, where at most four channels are summed (measured: of 16 channels 5 to 10 times slower), at a
-    stride 32 terms and in an image's output alone (49 terms twice slower); and of one channel, last, of a signal."""
-    window, groups = convolution.window, convolution.groups
-    if groups > 1:
-        return part != "weight_gradient" or window.rank == 1 or weight[0] * weight[1] == groups
-    strided = max(window.stride) > 1
-    if part == "output":
-        return weight[1] <= _FEW_SUMMED and not (strided and weight[1] * window.taps > _FEW_STRIDED)
-    if part == "input_gradient":
-        return weight[0] <= _FEW_SUMMED and not (strided and window.rank > 1)
-    return convolution.channels_last and window.rank == weight[1] == 1
-
-
-def _has_wide_kernel(convolution: Convolution, unfolded: int) -> bool:
-    """Whether there are more than 64 taps, and at least four a copy when some axes are unfolded and others folded, or eight with
-    channels last, which are moved (measured: of 9x9 and 5x5x5 taps a product is faster, of 8x8 and 3x33 slower; there of 21x21
-    and 13x13).
-
-    At a stride most of the product would be for nothing, and of 16-bit numbers one in such a shape is slow.
-    """
-    window = convolution.window
-    copies = cells_moved(convolution, "weight_gradient", (convolution.groups, 1, *window.kernel), unfolded)
-    many = window.taps > _MANY_TAPS and window.taps >= (8 if convolution.channels_last else 4) * copies
-    return many and max(window.stride) == 1 and not convolution.has_half
-
-
-def _is_plain(convolution: Convolution) -> bool:
-    """Whether a convolution has several taps, stride 1, one group, and channels first."""
-    window = convolution.window
-    return convolution.groups == max(window.stride) == 1 < window.taps and not convolution.channels_last
-
-
 def _is_product_a_sample(convolution: Convolution, part: str, weight: tuple[int, ...], batch: int) -> bool:
     """Whether a small U is faster multiplied sample by sample, no image being moved: where it has fewer rows than a fold would
     write, and there are many positions, or of an image at least four times, and channels out twice, as many as rows; or where
@@ -181,7 +148,7 @@ def _is_product_a_sample(convolution: Convolution, part: str, weight: tuple[int,
     fewer channels than U has rows.
     """
     rows, positions, rank = math.prod(weight[1:]), math.prod(convolution.out_spatial), convolution.window.rank
-    if not _is_plain(convolution) or not batched.has_few_taps(convolution.window):
+    if not convolution.is_plain or not batched.has_few_taps(convolution.window):
         return False
     products = 4 * batch * weight[0] * positions
     if convolution.has_half and (rows > weight[0] or products > SMALL_U):
@@ -335,7 +302,7 @@ def _copies_signal(convolution: Convolution, part: str) -> bool:
     """Whether a signal of a large U is copied for each of at most eight taps, though products would be fewer: to add these up
     takes longer, on one core (measured on drawn layers: up to half as long again)."""
     few = convolution.window.taps <= FUSED and convolution.window.rank == 1
-    return few and _is_plain(convolution) and part != "weight_gradient"
+    return few and convolution.is_plain and part != "weight_gradient"
 
 
 def _has_strided_rows(convolution: Convolution) -> bool:
@@ -359,7 +326,7 @@ def _has_long_rows(convolution: Convolution, part: str, weight: tuple[int, ...])
     row = convolution.out_spatial[-1]
     if convolution.channels_last:
         return False
-    if window.rank == 1 and _is_plain(convolution):
+    if window.rank == 1 and convolution.is_plain:
         if part == "input_gradient":
             return True
         many = channels > _SHORT_RUN or weight[0] * channels <= _FEW_PRODUCTS

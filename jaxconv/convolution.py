@@ -255,6 +255,11 @@ class Convolution:
         return window.rank == window.stride[0] == 1 < count <= window.taps and window.has_blocks(count)
 
     @property
+    def is_plain(self) -> bool:
+        """Whether there are several taps, no stride, one group, and channels first."""
+        return self.groups == max(self.window.stride) == 1 < self.window.taps and not self.channels_last
+
+    @property
     def folds_rows(self) -> bool:
         """Whether `fold` folds the last axis alone, channels first, so that rows of an image may be one run."""
         return 0 < self.unfolded == self.window.rank - 1 and not self.channels_last

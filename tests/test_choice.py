@@ -149,12 +149,40 @@ LAST = [
 
 
 @pytest.mark.parametrize(
+    ("made", "summed", "kernel", "row", "options", "added_up"),
+    [
+        (32, 4, (3, 3), 48, {}, True),
+        (33, 4, (3, 3), 48, {}, False),
+        (32, 5, (3, 3), 48, {}, False),
+        (32, 4, (3, 3), 47, {}, False),
+        (32, 4, (2, 2), 48, {}, False),
+        (32, 4, (1, 5), 48, {}, True),
+        (64, 1, (5,), 48, {}, True),
+        (65, 1, (5,), 48, {}, False),
+        (32, 1, (3, 3, 3), 48, {}, True),
+        (32, 4, (3, 3), 48, {"channels_last": True}, False),
+        (32, 4, (3, 3), 48, {"result": jnp.bfloat16}, False),
+        (32, 4, (3, 3), 48, {"mapped": 2}, False),
+    ],
+)
+def test_few_channels_are_added_up(made, summed, kernel, row, options, added_up):
+    """To an output of those that come in, and to an input gradient of those that came out."""
+    for part, weight in (("output", (made, summed, *kernel)), ("input_gradient", (summed, made, *kernel))):
+        spatial = (48,) * (len(kernel) - 1) + (row,)
+        window = make_window(kernel, 1, [taps // 2 for taps in kernel], 1, len(kernel))
+        result = jnp.dtype(options.get("result", jnp.float32))
+        more = {name: value for name, value in options.items() if name != "result"}
+        convolution = Convolution(window, spatial, 1, None, result, jnp.float32, **more)
+        assert (choice.rule(convolution, part, weight, 1)[0] == "taps") == added_up
+
+
+@pytest.mark.parametrize(
     ("weight", "expected"),
     [
         ((64, 16, 9), "fold"),
         ((51, 17, 9), "stream"),
         ((50, 17, 9), "fold"),
-        ((17, 1, 25), "fold"),
+        ((17, 1, 25), "taps"),
         ((16, 1, 25), "taps"),
     ],
 )

@@ -13,7 +13,7 @@ FLOORS = [
     {"convolution"},
     {"copies", "runs", "counts", "folded", "depthwise"},
     {"engines", "batches", "platforms"},
-    {"budget", "accelerator_rule"},
+    {"budget", "accelerator_rule", "taps_rule"},
     {"choice"},
     {"evaluation"},
     {"conv"},
