@@ -4,7 +4,7 @@
 | --- | --- | --- |
 | depthwise weight gradient of a wide kernel (`has_wide_kernel`) | `fold` | a product of the taps of two axes |
 | at most 16 pairs of channels in and out a group, and few terms to add (`is_added_up`) | `taps` | too little to multiply |
-| at most four channels summed for 32, of long rows, channels first (`is_of_few_channels`) | `taps` | U is not written |
+| at most four channels summed for 32, of long rows (`is_of_few_channels`) | `taps` | U is not written |
 | a long kernel at a stride that divides it (`_takes_phases`) | `phases` | copies without gaps, and fewer |
 | a long kernel of a signal, where that saves a twenty-fifth (`_blocks_that_save`) | `blocks` | b + K / b copies for K |
 | dense input gradient at a stride, few channels out of many (`_is_spread`) | `stream` | a small U of zeros |
@@ -52,13 +52,12 @@ from jaxconv.counts import (
     unfolded_cells,
 )
 from jaxconv.engines import batched
-from jaxconv.taps_rule import has_wide_kernel, is_added_up, is_of_few_channels
+from jaxconv.taps_rule import FEW_TERMS, has_wide_kernel, is_added_up, is_of_few_channels
 from jaxconv.tiles import FUSED
 
 ENGINES = ("auto", *engines.NAMES)
 
 _FEW_PRODUCTS = 16
-_FEW_TERMS = 16
 _MANY_ROWS = 192
 _FEW_ROWS = 320
 _SMALL_BLOCK = 2**14
@@ -375,6 +374,6 @@ def _moves_channels(convolution: Convolution, name: str, part: str, weight: tupl
         return False
     if part == "input_gradient":
         return (
-            weight[0] * convolution.window.taps > _FEW_TERMS * math.prod(convolution.window.stride) * convolution.groups
+            weight[0] * convolution.window.taps > FEW_TERMS * math.prod(convolution.window.stride) * convolution.groups
         )
-    return weight[1] * convolution.window.taps > _FEW_TERMS
+    return weight[1] * convolution.window.taps > FEW_TERMS
