@@ -41,8 +41,8 @@ from jaxconv.window import Cells, Place, Taps, backward_taps, forward_taps
 
 IN_TILES = True
 # Terms of one fused loop, of rows that are not short (measured, of 49 terms: rows of 14 cells take twice as long in loops of 7
-# terms, rows of 16 and more three quarters to half of the time); at a stride, and of sums that are rounded, more are faster.
-_MOST_OF_ROWS, _SHORT_ROW = 36, 16
+# terms, rows of 16 and more three quarters to half of the time); at a stride more are faster, and of many sums that are rounded.
+_MOST_OF_ROWS, _SHORT_ROW, _FEW_SUMS = 36, 16, 3 * 2**19
 # Sums that an accelerator makes one by one for a weight gradient; the rule sends it no more.
 MOST_APART = 64
 
@@ -328,7 +328,9 @@ def _sum(convolution: Convolution, part: Array, weight: Array, taps: Sequence[Ta
         return (at, seen), (at, (some.first + some.step * index, 1, 1))
 
     # As many of the last axes as make a fused loop of a fair size are written out, the others are a loop around it.
-    long = shape[-1] >= _SHORT_ROW and max(some.stride for some in taps) == 1 and not convolution.has_half
+    sizes = (batch, *shape, groups, results) if last else (batch, groups, results, *shape)
+    rounded = convolution.has_half and math.prod(sizes) > _FEW_SUMS
+    long = shape[-1] >= _SHORT_ROW and max(some.stride for some in taps) == 1 and not rounded
     inside, most = len(counts), _MOST_OF_ROWS if long else MOST_TERMS
     while inside and math.prod(counts[inside - 1 :]) <= most:
         inside -= 1
@@ -345,7 +347,6 @@ def _sum(convolution: Convolution, part: Array, weight: Array, taps: Sequence[Ta
             total = total + pieces(image, seen) * pieces(factors, entry)
         return total
 
-    sizes = (batch, *shape, groups, results) if last else (batch, groups, results, *shape)
     total, turns = blank(sizes, convolution.accumulate, part, weight), math.prod(counts[:inside])
     return add(0, total) if turns == 1 else lax.fori_loop(0, turns, add, total)
 
