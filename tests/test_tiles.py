@@ -298,7 +298,8 @@ def test_a_gradient_without_a_stride_adds_up_as_the_output_does(dilation):
 def test_taps_of_a_large_kernel_are_added_up_in_a_loop(row, kernel, options, loops):
     """Those of its first axis: of more than 36 terms, or more than 64 of short rows, at a stride, or of much that is rounded."""
     window = make_window(kernel, options.get("stride", 1), 3, 1, 2)
-    convolution = Convolution(window, (16, row), 4, None, options.get("result", jnp.float32), jnp.float32)
+    result = options.get("result", jnp.float32)
+    convolution = Convolution(window, (16, row), 4, None, result, jnp.float32, tile=2**26)
     shapes = (2, 4, 16, row), (4, 1, *kernel)
     names = [one.primitive.name for one in traced(taps.output, convolution, *shapes)]
     assert (names.count("mul") < math.prod(kernel)) == loops
