@@ -15,6 +15,7 @@ from layers import layer, traced
 import jaxconv
 from jaxconv.convolution import Convolution
 from jaxconv.engines import fold, taps
+from jaxconv.primitive import ACCELERATOR
 from jaxconv.tiles import (
     blank_run,
     cells_of_windows,
@@ -293,13 +294,15 @@ def test_a_gradient_without_a_stride_adds_up_as_the_output_does(dilation):
         (12288, (7, 7), {"result": jnp.bfloat16}, True),
         (12289, (7, 7), {"result": jnp.bfloat16}, False),
         (15, (9, 8), {}, True),
+        (32, (9, 8), {"platform": ACCELERATOR}, False),
+        (32, (13, 7), {"platform": ACCELERATOR}, True),
     ],
 )
 def test_taps_of_a_large_kernel_are_added_up_in_a_loop(row, kernel, options, loops):
     """Those of its first axis: of more than 36 terms, or more than 64 of short rows, at a stride, or of much that is rounded."""
     window = make_window(kernel, options.get("stride", 1), 3, 1, 2)
-    result = options.get("result", jnp.float32)
-    convolution = Convolution(window, (16, row), 4, None, result, jnp.float32, tile=2**26)
+    result, platform = options.get("result", jnp.float32), options.get("platform")
+    convolution = Convolution(window, (16, row), 4, None, result, jnp.float32, tile=2**26, platform=platform)
     shapes = (2, 4, 16, row), (4, 1, *kernel)
     names = [one.primitive.name for one in traced(taps.output, convolution, *shapes)]
     assert (names.count("mul") < math.prod(kernel)) == loops

@@ -331,6 +331,7 @@ def _sum(convolution: Convolution, part: Array, weight: Array, taps: Sequence[Ta
     sizes = (batch, *shape, groups, results) if last else (batch, groups, results, *shape)
     rounded = convolution.has_half and math.prod(sizes) > _FEW_SUMS
     long = shape[-1] >= _SHORT_ROW and max(some.stride for some in taps) == 1 and not rounded
+    long = long and not convolution.on_accelerator
     inside, most = len(counts), _MOST_OF_ROWS if long else MOST_TERMS
     while inside and math.prod(counts[inside - 1 :]) <= most:
         inside -= 1
@@ -348,7 +349,10 @@ def _sum(convolution: Convolution, part: Array, weight: Array, taps: Sequence[Ta
         return total
 
     total, turns = blank(sizes, convolution.accumulate, part, weight), math.prod(counts[:inside])
-    return add(0, total) if turns == 1 else lax.fori_loop(0, turns, add, total)
+    if turns == 1 or convolution.on_accelerator:
+        # There a turn of a loop is a program of its own.
+        return each(turns, add, total)
+    return lax.fori_loop(0, turns, add, total)
 
 
 def _image(convolution: Convolution, sums: Array) -> Array:
