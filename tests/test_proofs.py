@@ -57,19 +57,25 @@ def test_every_engine_has_its_proofs():
         if name == "batched":
             assert [told.pop(f"{statement}, channels last") for statement in plain] == [1] * 6
         if name == "taps":
-            for way in ("calls", "channels moved"):
-                assert [told.pop(f"{statement}, channels last, {way}") for statement in plain] == [1] * 6
+            for way, count in (("calls", 1), ("channels moved", 2)):
+                assert [told.pop(f"{statement}, channels last, {way}") for statement in plain] == [count] * 6
             for way in ("on an accelerator", "channels last, on an accelerator"):
                 assert [told.pop(f"{statement}, {way}") for statement in plain] == [1] * 6
         ways = {"blocks": ("2 blocks", "3 blocks", "channels last, 2 blocks"), "phases": ("2 blocks",)}
         for way in ways.get(name, ()):
             assert [told.pop(f"{statement}, {way}") for statement in plain] == [1] * 6
-        last = [geometry for geometry, options in own if "channels_last" in options]
+        last = [(geometry, "channels_moved" in options) for geometry, options in own if "channels_last" in options]
         if name == "fold":
-            assert [told.pop(f"{statement}, channels last") for statement in plain] == [1] * 6
+            for layout in (", channels last", ", channels last, channels moved"):
+                assert [told.pop(f"{statement}{layout}") for statement in plain] == [1] * 6
+            of_layout = {
+                "": geometries,
+                ", channels last": [geometry for geometry, moved in last if not moved],
+                ", channels last, channels moved": [geometry for geometry, moved in last if moved],
+            }
             # With one axis unfolded on all, with two on those of two axes and more, with three on those of three.
-            for unfolded, layout in itertools.product((1, 2, 3), ("", ", channels last")):
-                ranked = [geometry for geometry in (last if layout else geometries) if geometry.rank >= unfolded]
+            for unfolded, layout in itertools.product((1, 2, 3), of_layout):
+                ranked = [geometry for geometry in of_layout[layout] if geometry.rank >= unfolded]
                 # A gradient that is the same whatever is unfolded is proven once, with none.
                 for part, same in (
                     ("output", lambda g: False),
