@@ -330,8 +330,8 @@ def _sum(convolution: Convolution, part: Array, weight: Array, taps: Sequence[Ta
     # As many of the last axes as make a fused loop of a fair size are written out, the others are a loop around it.
     sizes = (batch, *shape, groups, results) if last else (batch, groups, results, *shape)
     rounded = convolution.has_half and math.prod(sizes) > _FEW_SUMS
-    long = shape[-1] >= _SHORT_ROW and max(some.stride for some in taps) == 1 and not rounded
-    long = long and not convolution.on_accelerator
+    strided = max(some.stride for some in taps) > 1
+    long = shape[-1] >= _SHORT_ROW and not (strided or rounded or convolution.on_accelerator)
     inside, most = len(counts), _MOST_OF_ROWS if long else MOST_TERMS
     while inside and math.prod(counts[inside - 1 :]) <= most:
         inside -= 1
@@ -350,7 +350,7 @@ def _sum(convolution: Convolution, part: Array, weight: Array, taps: Sequence[Ta
 
     total, turns = blank(sizes, convolution.accumulate, part, weight), math.prod(counts[:inside])
     if turns == 1 or convolution.on_accelerator:
-        # There a turn of a loop is a program of its own.
+        # On an accelerator, where a turn of a loop is a program of its own, a few are written out.
         return each(turns, add, total)
     return lax.fori_loop(0, turns, add, total)
 
