@@ -46,7 +46,7 @@ def parts_and_tile(
     if name not in ("stream", "fold", "phases", "blocks"):
         return 1, tile
     batch, size = image.shape[0], jnp.dtype(convolution.accumulate).itemsize * convolution.mapped
-    sample = size * unfolded_cells(convolution, weight, 1)
+    sample, in_tile = size * unfolded_cells(convolution, weight, 1), sys.maxsize
     u = unfolded_bytes(convolution, weight, image)
     room = _CPU_TILE if u <= SMALL_U else min(_CPU_TILE, u // 9)
     if name == "phases" and convolution.has_phases:
@@ -60,23 +60,32 @@ def parts_and_tile(
         cells = cells_in_blocks if name == "blocks" else cells_held
         written = convolution.groups * cells(convolution.window, convolution.unfolded, *channels)
         sample = size * written * math.prod(positions)
-        if convolution.folds_rows and tile >= _LONG_RUN * batch * size * written:
+        in_tile = tile // (batch * size * written)
+        if convolution.folds_rows and in_tile >= _LONG_RUN and (part != "weight_gradient" or convolution.unfolded):
             return 1, tile
     elif name == "stream":
-        sample += size * weight[0] * math.prod(convolution.out_spatial) // 2
+        channels, made = channels_of(convolution, part, weight)
+        positions = convolution.groups * math.prod(positions_of(convolution, part))
+        sample = size * (channels * convolution.window.taps + made // 2) * positions
     if sample * batch <= tile:
         return 1, tile
     if u > SMALL_U and name == "blocks":
         return _parts_of_a_signal(convolution, part, weight, image, sample, tile)
     most = room // sample
     least = max(4, most // 8)
-    if u > SMALL_U and _has_whole_images(convolution, name):
+    count = number_of_parts(batch, least, most, _devices(convolution))
+    if u > SMALL_U and (
+        _has_whole_images(convolution, name) or (count == 1 and _has_short_rows(convolution, name, in_tile))
+    ):
         # With its images, which are cut out of the batch, and a copy of the weight, less than a quarter of U.
         fits = 2 * u // 9 - image.dtype.itemsize * math.prod(weight)
         whole = size * _cells_of_whole(convolution, part, weight, sample // size)
-        least, most = 1, max(min(_FOLD_TILE, fits) // whole, int(whole <= min(_WHOLE_IMAGE, fits)))
+        if name == "stream" and part == "output":
+            # All of the product, which is moved before it is put.
+            whole += size * weight[0] * math.prod(convolution.out_spatial) // 2
+        most = max(min(_FOLD_TILE, fits) // whole, int(whole <= min(_WHOLE_IMAGE, fits)))
         room = max(room, most * sample)
-    count = number_of_parts(batch, least, most, _devices(convolution))
+        count = number_of_parts(batch, 1, most, _devices(convolution))
     if count == 1 and u > SMALL_U and _is_short_of_rows(convolution, part):
         return number_of_parts(batch, 1, 1, _devices(convolution)), tile
     return count, tile if count == 1 else 2 * room
@@ -194,6 +203,16 @@ def _has_whole_images(convolution: Convolution, name: str) -> bool:
     """Whether whole images of some samples are copied faster than some rows of all: signals, and images at a stride."""
     copied = convolution.window.rank == 1 or max(convolution.window.stride) > 1
     return copied and name in ("fold", "stream") and not convolution.channels_last
+
+
+def _has_short_rows(convolution: Convolution, name: str, in_tile: int) -> bool:
+    """Whether a tile of all samples has so short rows of each, of other images, that single ones are faster: where no axis is
+    unfolded, whose many products a cell leave room for few rows (measured: 1.1 to 9 times), in `stream`, which moves all of a
+    tile, and where `fold` has no 32 positions of a sample `in_tile`."""
+    if max(convolution.window.stride) > 1 or convolution.window.rank == 1 or name not in ("fold", "stream"):
+        return False
+    products = name == "fold" and convolution.unfolded == 0
+    return products or (not convolution.channels_last and (name == "stream" or in_tile < _LONG_RUN // 2))
 
 
 def _is_strided_gradient(convolution: Convolution, name: str, part: str) -> bool:
