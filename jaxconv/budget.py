@@ -63,6 +63,9 @@ def parts_and_tile(
         in_tile = tile // (batch * size * written)
         if convolution.folds_rows and in_tile >= _LONG_RUN and (part != "weight_gradient" or convolution.unfolded):
             return 1, tile
+    elif name == "fold" and u <= SMALL_U and convolution.channels_last:
+        # With the image that products are added up in.
+        sample += size * convolution.groups * weight[1] * math.prod(convolution.spatial)
     elif name == "stream":
         channels, made = channels_of(convolution, part, weight)
         positions = convolution.groups * math.prod(positions_of(convolution, part))
@@ -147,8 +150,9 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
         # Beside the sum, of a tile and what its copies along the first axis are made of.
         room = (u // 5 - copy) * window.kernel[0] // (window.kernel[0] + window.stride[0])
     else:
-        share = {"taps": 6 if part == "weight_gradient" else 18}.get(name, 9)
-        room = u // share - copy
+        summed = part == "weight_gradient"
+        blocks = 9 if convolution.channels_last else 7 if summed else 5
+        room = u // {"taps": 6 if summed else 18, "blocks": blocks}.get(name, 9) - copy
     return min(wanted, max(u // 36, room) if 8 * copy <= u else u // 12)
 
 
@@ -158,7 +162,7 @@ def _parts_of_a_signal(
     """Of a signal in blocks, whose large U a `sample` has so many bytes in place of: in parts of whole samples, of 6 MB or of a
     single one of up to 20 MB, that are less than a quarter of U with a copy of the weight, or three where sums of parts are added
     up. Longer ones are faster in tiles of all samples, or of one where what the last block sees beyond a tile's end, and is
-    multiplied for it alone, would be more than an eighth of it."""
+    multiplied for it alone, would be more than a twelfth of it."""
     window, batch = convolution.window, image.shape[0]
     devices = _devices(convolution)
     copies = 3 if part == "weight_gradient" else 1
@@ -170,7 +174,7 @@ def _parts_of_a_signal(
         return count, 2 * (batch // count) * sample
     (positions,) = positions_of(convolution, part)
     beyond = window.dilation[0] * window.block(convolution.unfolded)[1] * (convolution.unfolded - 1)
-    if part == "weight_gradient" or tile * positions >= 8 * beyond * sample * batch:
+    if part == "weight_gradient" or tile * positions >= 12 * beyond * sample * batch:
         return 1, tile
     return number_of_parts(batch, 1, 1, devices), max(tile, min(SMALL_U, fits - (whole - sample)))
 
@@ -207,12 +211,14 @@ def _has_whole_images(convolution: Convolution, name: str) -> bool:
 
 def _has_short_rows(convolution: Convolution, name: str, in_tile: int) -> bool:
     """Whether a tile of all samples has so short rows of each, of other images, that single ones are faster: where no axis is
-    unfolded, whose many products a cell leave room for few rows (measured: 1.1 to 9 times), in `stream`, which moves all of a
-    tile, and where `fold` has no 32 positions of a sample `in_tile`."""
-    if max(convolution.window.stride) > 1 or convolution.window.rank == 1 or name not in ("fold", "stream"):
+    unfolded, whose many products a cell leave room for few rows (measured: 1.1 to 9 times), in `stream` with channels first,
+    which moves all of a tile, and where `fold` has no 32 positions of a sample `in_tile`, or 64 of a volume."""
+    if convolution.window.rank == 1 or name not in ("fold", "stream"):
         return False
-    products = name == "fold" and convolution.unfolded == 0
-    return products or (not convolution.channels_last and (name == "stream" or in_tile < _LONG_RUN // 2))
+    if name == "fold" and convolution.unfolded == 0:
+        return True
+    few = in_tile < _LONG_RUN // 2 * (convolution.window.rank - 1)
+    return not convolution.channels_last and (name == "stream" or few)
 
 
 def _is_strided_gradient(convolution: Convolution, name: str, part: str) -> bool:
@@ -236,6 +242,7 @@ def _fair_tile(convolution: Convolution, name: str, part: str, u: int) -> int:
     if name == "taps" and part == "weight_gradient":
         # Every tile is a loop's turn of some twenty short steps.
         return _LARGE_TILE
-    if _is_copied_once(convolution, name) or _is_strided_gradient(convolution, name, part):
+    blocks = name == "blocks" and not convolution.channels_last
+    if blocks or _is_copied_once(convolution, name) or _is_strided_gradient(convolution, name, part):
         return min(_FOLD_TILE, max(u // 9, min(_LARGE_TILE, u // 6)))
     return min(_LARGE_TILE, max(u // 18, min(_FAIR_TILE, u // 12)))

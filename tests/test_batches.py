@@ -2,6 +2,7 @@
 
 import importlib
 import math
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -93,9 +94,16 @@ def test_parts_are_for_a_cpu(platform, loops):
         ((4, 128, 4097), (128, 128, 11), 1, (4, 4, 1)),
         ((4, 128, 4098), (128, 128, 11), 1, (4, 1, 1)),
         ((4, 128, 4561), (128, 128, 11), 1, (1, 1, 1)),
-        # A longer one in tiles of all, or of one where more than an eighth would be beyond the end.
+        # A longer one in tiles of all, or of one where more than a twelfth would be beyond the end.
         ((4, 64, 20000), (64, 64, 45), 1, (1, 1, 1)),
         ((4, 64, 20000), (64, 64, 46), 1, (4, 4, 1)),
+        # Other images in single samples, or some of 6 MB: where no axis is unfolded, in `stream`, and where a tile would
+        # have fewer than 32 positions of each, or 64 of a volume.
+        ((32, 16, 42, 42), (256, 16, 3, 3), 1, (16, 32, 32)),
+        ((8, 128, 64, 64), (32, 128, 3, 3), 1, (1, 1, 8)),
+        ((64, 32, 24, 24), (192, 32, 3, 3), 1, (16, 32, 32)),
+        ((40, 32, 24, 24), (192, 32, 3, 3), 1, (1, 1, 1)),
+        ((128, 4, 12, 12, 12), (96, 4, 3, 3, 3), 1, (16, 64, 16)),
         # What has no tiles has no parts.
         ((512, 96, 14, 14), (96, 1, 3, 3), 1, (1, 1, 1)),
     ],
@@ -103,6 +111,24 @@ def test_parts_are_for_a_cpu(platform, loops):
 def test_the_rule_takes_many_small_samples_in_parts(input, weight, stride, expected):
     convolution = layer(input, weight, 0, input[1] // weight[1], stride)
     assert tuple(own.parts for _, own in chosen(convolution, weight, input[0])) == expected
+
+
+@pytest.mark.parametrize(
+    ("input", "weight", "stride", "parts"),
+    [
+        # Products of all taps: of a large U in single samples, or some of 6 MB; of a small one in parts of 8 MB where they
+        # have more than 16 MB with the image that they are added up in.
+        ((128, 4, 34, 34), (256, 4, 3, 3), 1, 128),
+        ((32, 64, 58, 58), (64, 64, 3, 3), 3, 16),
+        ((128, 16, 30, 30), (64, 16, 4, 4), 3, 4),
+        ((64, 16, 30, 30), (64, 16, 4, 4), 3, 1),
+    ],
+)
+def test_channels_last_products_of_all_taps_are_taken_in_parts(input, weight, stride, parts):
+    convolution = replace(layer(input, weight, 0, stride=stride), channels_last=True)
+    cotangent = jax.ShapeDtypeStruct((input[0], *convolution.out_spatial, weight[0]), jnp.float32)
+    _, own = choice.chosen(convolution, "input_gradient", weight, cotangent)  # type: ignore[arg-type]
+    assert (own.unfolded, own.parts) == (0, parts)
 
 
 @pytest.mark.parametrize(("spread", "parts"), [(False, 14), (True, 61)])
