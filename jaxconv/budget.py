@@ -60,7 +60,7 @@ def parts_and_tile(
         cells = cells_in_blocks if name == "blocks" else cells_held
         written = convolution.groups * cells(convolution.window, convolution.unfolded, *channels)
         sample = size * written * math.prod(positions)
-        in_tile = tile // (batch * size * written)
+        in_tile = tile // max(1, batch * size * written)
         if convolution.folds_rows and in_tile >= _LONG_RUN and (part != "weight_gradient" or convolution.unfolded):
             return 1, tile
     elif name == "fold" and u <= SMALL_U and convolution.channels_last:
