@@ -40,7 +40,7 @@ def parts_and_tile(
     tile of the whole batch would be short rows of every sample. Where `fold` has rows as one run, 64 positions are long enough.
 
     Signals, and images at a stride, of a large U are faster whole (measured: up to four times): some samples of 6 MB, or one of
-    15 MB, with all that is in memory for them.
+    15 MB, with all that is in memory for them; so are other images where rows of all would be few (`_has_short_rows`).
     """
     tile = _tile(convolution, name, part, weight, image)
     if name not in ("stream", "fold", "phases", "blocks"):

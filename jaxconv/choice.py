@@ -8,6 +8,7 @@
 | a long kernel at a stride that divides it (`_takes_phases`) | `phases` | copies without gaps, and fewer |
 | a long kernel of a signal, where that saves a twenty-fifth (`_blocks_that_save`) | `blocks` | b + K / b copies for K |
 | dense input gradient at a stride, few channels out of many (`_is_spread`) | `stream` | a small U of zeros |
+| gradients with channels last, a weight as large as a small U (`_has_weight_of_u`) | `materialise` | the weight is not moved |
 | input gradient at a stride; windows side by side may be for `materialise`, below | `fold` | one product for all phases |
 | U at most 16 MB, less than a fold writes, of many positions (`_is_product_a_sample`) | `batched` | no image is moved |
 | a gradient for every sample, U no more than `fold` copies (`_is_small_sample`) | `batched` | the cotangent is not copied |
