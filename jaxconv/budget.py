@@ -46,40 +46,23 @@ def parts_and_tile(
     if name not in ("stream", "fold", "phases", "blocks"):
         return 1, tile
     batch, size = image.shape[0], jnp.dtype(convolution.accumulate).itemsize * convolution.mapped
-    sample, in_tile = size * unfolded_cells(convolution, weight, 1), sys.maxsize
     u = unfolded_bytes(convolution, weight, image)
     room = _CPU_TILE if u <= SMALL_U else min(_CPU_TILE, u // 9)
     if name == "phases" and convolution.has_phases:
         name, (convolution, _, weight) = "blocks", of_phases(convolution, part, weight)
     if name == "blocks" and not convolution.has_blocks:
         name = "fold"
-    if name == "blocks" or (name == "fold" and not (part == "input_gradient" and max(convolution.window.stride) > 1)):
-        # What it writes instead of U.
-        positions = positions_of(convolution, part)
-        channels = channels_of(convolution, part, weight)
-        cells = cells_in_blocks if name == "blocks" else cells_held
-        written = convolution.groups * cells(convolution.window, convolution.unfolded, *channels)
-        sample = size * written * math.prod(positions)
-        in_tile = tile // max(1, batch * size * written)
-        if convolution.folds_rows and in_tile >= _LONG_RUN and (part != "weight_gradient" or convolution.unfolded):
-            return 1, tile
-    elif name == "fold" and u <= SMALL_U and convolution.channels_last:
-        # With the image that products are added up in.
-        sample += size * convolution.groups * weight[1] * math.prod(convolution.spatial)
-    elif name == "stream":
-        channels, made = channels_of(convolution, part, weight)
-        positions = convolution.groups * math.prod(positions_of(convolution, part))
-        sample = size * (channels * convolution.window.taps + made // 2) * positions
-    if sample * batch <= tile:
+    position, sample = (size * cells for cells in _cells_in_place_of_u(convolution, name, part, weight, u <= SMALL_U))
+    in_tile = tile // (batch * position) if batch * position else sys.maxsize
+    runs = name in ("fold", "blocks") and convolution.folds_rows and position > 0
+    if sample * batch <= tile or (runs and in_tile >= _LONG_RUN):
         return 1, tile
     if u > SMALL_U and name == "blocks":
         return _parts_of_a_signal(convolution, part, weight, image, sample, tile)
     most = room // sample
-    least = max(4, most // 8)
-    count = number_of_parts(batch, least, most, _devices(convolution))
-    if u > SMALL_U and (
-        _has_whole_images(convolution, name) or (count == 1 and _has_short_rows(convolution, name, in_tile))
-    ):
+    count = number_of_parts(batch, max(4, most // 8), most, _devices(convolution))
+    short = count == 1 and _has_short_rows(convolution, name, in_tile)
+    if u > SMALL_U and (short or _has_whole_images(convolution, name)):
         # With its images, which are cut out of the batch, and a copy of the weight, less than a quarter of U.
         fits = 2 * u // 9 - image.dtype.itemsize * math.prod(weight)
         whole = size * _cells_of_whole(convolution, part, weight, sample // size)
@@ -201,6 +184,26 @@ def _cells_of_whole(convolution: Convolution, part: str, weight: tuple[int, ...]
     given = convolution.groups * weight[1] * math.prod(convolution.spatial)
     cotangent = 0 if part == "output" else weight[0] * math.prod(convolution.out_spatial)
     return given + max(2 * cotangent, cotangent + multiplied)
+
+
+def _cells_in_place_of_u(
+    convolution: Convolution, name: str, part: str, weight: tuple[int, ...], small: bool
+) -> tuple[int, int]:
+    """What an engine has in memory in place of U: entries of a position, 0 where it is products for a stride, and of a sample."""
+    channels, made = channels_of(convolution, part, weight)
+    if name == "stream":
+        cells = channels * convolution.window.taps + made // 2
+    elif name == "blocks":
+        cells = cells_in_blocks(convolution.window, convolution.unfolded, channels, made)
+    elif name == "fold" and (part != "input_gradient" or max(convolution.window.stride) == 1):
+        cells = cells_held(convolution.window, convolution.unfolded, channels, made)
+    else:
+        # With channels last a small U is in memory with the image that its products are added up in.
+        beside = name == "fold" and small and convolution.channels_last
+        image = convolution.groups * weight[1] * math.prod(convolution.spatial) if beside else 0
+        return 0, unfolded_cells(convolution, weight, 1) + image
+    cells *= convolution.groups
+    return cells, cells * math.prod(positions_of(convolution, part))
 
 
 def _has_whole_images(convolution: Convolution, name: str) -> bool:
