@@ -61,14 +61,12 @@ def parts_and_tile(
         return _parts_of_a_signal(convolution, part, weight, image, sample, tile)
     most = room // sample
     count = number_of_parts(batch, max(4, most // 8), most, _devices(convolution))
-    short = count == 1 and _has_short_rows(convolution, name, in_tile)
-    if u > SMALL_U and (short or _has_whole_images(convolution, name)):
+    whole_images = _has_whole_images(convolution, name)
+    short = not whole_images and count == 1 and _has_short_rows(convolution, name, in_tile)
+    if u > SMALL_U and (whole_images or short):
         # With its images, which are cut out of the batch, and a copy of the weight, less than a quarter of U.
         fits = 2 * u // 9 - image.dtype.itemsize * math.prod(weight)
-        whole = size * _cells_of_whole(convolution, part, weight, sample // size)
-        if name == "stream" and part == "output":
-            # All of the product, which is moved before it is put.
-            whole += size * weight[0] * math.prod(convolution.out_spatial) // 2
+        whole = size * _cells_of_whole(convolution, name, part, weight, sample // size)
         most = max(min(_FOLD_TILE, fits) // whole, int(whole <= min(_WHOLE_IMAGE, fits)))
         room = max(room, most * sample)
         count = number_of_parts(batch, 1, most, _devices(convolution))
@@ -151,7 +149,7 @@ def _parts_of_a_signal(
     copies = 3 if part == "weight_gradient" else 1
     fits = unfolded_bytes(convolution, weight, image) // 4 - copies * image.dtype.itemsize * math.prod(weight)
     size = jnp.dtype(convolution.accumulate).itemsize * convolution.mapped
-    whole = size * _cells_of_whole(convolution, part, weight, sample // size)
+    whole = size * _cells_of_whole(convolution, "blocks", part, weight, sample // size)
     if whole <= min(fits, _WHOLE_SIGNAL):
         count = number_of_parts(batch, 1, max(1, min(_FOLD_TILE, fits) // whole), devices)
         return count, 2 * (batch // count) * sample
@@ -178,12 +176,15 @@ def _devices(convolution: Convolution) -> int:
     return DEVICES if convolution.spread else 1
 
 
-def _cells_of_whole(convolution: Convolution, part: str, weight: tuple[int, ...], multiplied: int) -> int:
-    """Entries at a time of a sample that is cut out of the batch: its input, what is `multiplied`, and a cotangent, moved before
-    that."""
+def _cells_of_whole(convolution: Convolution, name: str, part: str, weight: tuple[int, ...], multiplied: int) -> int:
+    """Entries at a time of a sample that is cut out of the batch: its input, and what is `multiplied`, of which `stream` counts
+    half of a cotangent or a product; of signals and at a stride with a cotangent, moved before that."""
     given = convolution.groups * weight[1] * math.prod(convolution.spatial)
-    cotangent = 0 if part == "output" else weight[0] * math.prod(convolution.out_spatial)
-    return given + max(2 * cotangent, cotangent + multiplied)
+    result = weight[0] * math.prod(convolution.out_spatial)
+    plain = convolution.window.rank > 1 and max(convolution.window.stride) == 1
+    if part == "output" or plain:
+        return given + multiplied + (result // 2 if name == "stream" else 0)
+    return given + max(2 * result, result + multiplied)
 
 
 def _cells_in_place_of_u(

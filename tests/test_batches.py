@@ -99,9 +99,10 @@ def test_parts_are_for_a_cpu(platform, loops):
         ((4, 64, 20000), (64, 64, 46), 1, (4, 4, 1)),
         # Other images in single samples, or some of 6 MB: where no axis is unfolded, in `stream`, and where a tile would
         # have fewer than 32 positions of each, or 64 of a volume.
-        ((32, 16, 42, 42), (256, 16, 3, 3), 1, (16, 32, 32)),
+        ((32, 16, 42, 42), (256, 16, 3, 3), 1, (16, 16, 16)),
+        ((64, 3, 66, 66), (192, 3, 3, 3), 1, (64, 64, 64)),
         ((8, 128, 64, 64), (32, 128, 3, 3), 1, (1, 1, 8)),
-        ((64, 32, 24, 24), (192, 32, 3, 3), 1, (16, 32, 32)),
+        ((64, 32, 24, 24), (192, 32, 3, 3), 1, (16, 32, 16)),
         ((40, 32, 24, 24), (192, 32, 3, 3), 1, (1, 1, 1)),
         ((128, 4, 12, 12, 12), (96, 4, 3, 3, 3), 1, (16, 64, 16)),
         # What has no tiles has no parts.
@@ -118,7 +119,7 @@ def test_the_rule_takes_many_small_samples_in_parts(input, weight, stride, expec
     [
         # Products of all taps: of a large U in single samples, or some of 6 MB; of a small one in parts of 8 MB where they
         # have more than 16 MB with the image that they are added up in.
-        ((128, 4, 34, 34), (256, 4, 3, 3), 1, 128),
+        ((128, 4, 34, 34), (256, 4, 3, 3), 1, 64),
         ((32, 64, 58, 58), (64, 64, 3, 3), 3, 16),
         ((128, 16, 30, 30), (64, 16, 4, 4), 3, 4),
         ((64, 16, 30, 30), (64, 16, 4, 4), 3, 1),
@@ -150,6 +151,9 @@ def test_parts_of_a_batch_on_several_devices_have_some_of_each(spread, parts):
         ((4, 96, 64, 64), (192, 96, 5, 5), 3, 2, "output", 2.18),
         ((4, 96, 64, 64), (192, 96, 5, 5), 3, 2, "input_gradient", 0.49),
         ((4, 96, 64, 64), (192, 96, 5, 5), 3, 2, "weight_gradient", 1.12),
+        # Blocks of a signal: a fifth of 23.5 MB less the weight's 2 MB, and a seventh where they are added up.
+        ((1, 256, 1500), (128, 256, 16), 1, 8, "output", 2.69),
+        ((1, 256, 1500), (128, 256, 16), 1, 8, "weight_gradient", 1.35),
     ],
 )
 def test_a_tile_leaves_room_for_copies_of_the_weight(input, weight, stride, padding, part, megabytes):

@@ -106,6 +106,8 @@ LARGE = [
     ("three tiles", (2, 96, 60, 60), (48, 96, 3, 3), {"padding": 1}),
     ("a block that is cut off", (32, 384, 800), (96, 384, 3), {"stride": 3, "padding": 1}),
     ("many channels out", (128, 1, 6000), (192, 1, 9), {"padding": 4}),
+    ("few channels for many", (64, 3, 64, 64), (192, 3, 3, 3), {"padding": 1}),
+    ("few channels for many, of small images", (128, 4, 32, 32), (256, 4, 3, 3), {"padding": 1}),
     ("blocks", (8, 64, 4000), (64, 64, 25), {"padding": 12}),
     ("blocks of one signal at a time", (4, 64, 20000), (64, 64, 46), {"padding": 23}),
     ("blocks of phases", (16, 16, 8000), (64, 16, 64), {"stride": 2}),
