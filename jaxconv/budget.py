@@ -131,9 +131,13 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
         # Beside the sum, of a tile and what its copies along the first axis are made of.
         room = (u // 5 - copy) * window.kernel[0] // (window.kernel[0] + window.stride[0])
     else:
-        summed = part == "weight_gradient"
-        blocks = 9 if convolution.channels_last else 7 if summed else 5
-        room = u // {"taps": 6 if summed else 18, "blocks": blocks}.get(name, 9) - copy
+        share = 9
+        if name == "taps":
+            share = 6 if part == "weight_gradient" else 18
+        elif name == "blocks" and not convolution.channels_last:
+            # With less beside a tile than others have; more of it where sums are added up.
+            share = 7 if part == "weight_gradient" else 5
+        room = u // share - copy
     return min(wanted, max(u // 36, room) if 8 * copy <= u else u // 12)
 
 
@@ -179,10 +183,9 @@ def _devices(convolution: Convolution) -> int:
 def _cells_of_whole(convolution: Convolution, name: str, part: str, weight: tuple[int, ...], multiplied: int) -> int:
     """Entries at a time of a sample that is cut out of the batch: its input, and what is `multiplied`, of which `stream` counts
     half of a cotangent or a product; of signals and at a stride with a cotangent, moved before that."""
-    given = convolution.groups * weight[1] * math.prod(convolution.spatial)
+    given = _cells_of_input(convolution, weight)
     result = weight[0] * math.prod(convolution.out_spatial)
-    plain = convolution.window.rank > 1 and max(convolution.window.stride) == 1
-    if part == "output" or plain:
+    if part == "output" or not _is_signal_or_strided(convolution):
         return given + multiplied + (result // 2 if name == "stream" else 0)
     return given + max(2 * result, result + multiplied)
 
@@ -201,16 +204,24 @@ def _cells_in_place_of_u(
     else:
         # With channels last a small U is in memory with the image that its products are added up in.
         beside = name == "fold" and small and convolution.channels_last
-        image = convolution.groups * weight[1] * math.prod(convolution.spatial) if beside else 0
+        image = _cells_of_input(convolution, weight) if beside else 0
         return 0, unfolded_cells(convolution, weight, 1) + image
     cells *= convolution.groups
     return cells, cells * math.prod(positions_of(convolution, part))
 
 
+def _cells_of_input(convolution: Convolution, weight: tuple[int, ...]) -> int:
+    """Entries of a sample of the input, or of its gradient."""
+    return convolution.groups * weight[1] * math.prod(convolution.spatial)
+
+
+def _is_signal_or_strided(convolution: Convolution) -> bool:
+    return convolution.window.rank == 1 or max(convolution.window.stride) > 1
+
+
 def _has_whole_images(convolution: Convolution, name: str) -> bool:
     """Whether whole images of some samples are copied faster than some rows of all: signals, and images at a stride."""
-    copied = convolution.window.rank == 1 or max(convolution.window.stride) > 1
-    return copied and name in ("fold", "stream") and not convolution.channels_last
+    return _is_signal_or_strided(convolution) and name in ("fold", "stream") and not convolution.channels_last
 
 
 def _has_short_rows(convolution: Convolution, name: str, in_tile: int) -> bool:
@@ -246,7 +257,7 @@ def _fair_tile(convolution: Convolution, name: str, part: str, u: int) -> int:
     if name == "taps" and part == "weight_gradient":
         # Every tile is a loop's turn of some twenty short steps.
         return _LARGE_TILE
-    blocks = name == "blocks" and not convolution.channels_last
-    if blocks or _is_copied_once(convolution, name) or _is_strided_gradient(convolution, name, part):
+    nearly_once = name == "blocks" and not convolution.channels_last
+    if nearly_once or _is_copied_once(convolution, name) or _is_strided_gradient(convolution, name, part):
         return min(_FOLD_TILE, max(u // 9, min(_LARGE_TILE, u // 6)))
     return min(_LARGE_TILE, max(u // 18, min(_FAIR_TILE, u // 12)))
