@@ -65,6 +65,11 @@ _SMALL_BLOCK = 2**14
 _FEW_POSITIONS = 16
 _MANY_POSITIONS = 500
 _MANY_IN_IMAGES = 1500
+# Entries of a factor or of a product, and multiply-adds, that XLA gives to one core: larger products it cuts into columns.
+_ONE_CORE = 3 * 2**15
+_FEW_TERMS_TO_ADD = 6_600_000
+_MANY_TERMS = 56
+_COPIED_WEIGHT = 8
 _SHORT_RUN = 16
 _MANY_STRIDED = 15
 _MANY_CHANNELS = 64
@@ -161,9 +166,19 @@ def _is_product_a_sample(convolution: Convolution, part: str, weight: tuple[int,
         fewer = rows < folding if rank > 1 else 2 * rows <= 3 * folding
         small = rank == 1 or math.prod(weight) <= _SMALL_BLOCK
         return fewer and small and not few and _has_small_blocks(convolution, weight)
+    if _is_for_one_core(weight[0], rows, positions):
+        return False
     few_rows = rank > 1 and 4 * rows <= positions and 2 * rows <= weight[0]
     many = _MANY_POSITIONS if rank == 1 or rows <= weight[0] else _MANY_IN_IMAGES
     return rows < folding and (few_rows or positions >= many)
+
+
+def _is_for_one_core(channels: int, rows: int, positions: int) -> bool:
+    """Whether XLA makes all products of a batch on one core, which it does where each is so small, and that takes longer than to
+    move an image for one product: of U's rows, and so many channels out and positions, fewer than 56 rows are cheaper (measured
+    on drawn layers: of more up to twice as fast as one product)."""
+    large = max(channels, rows) * positions > _ONE_CORE
+    return rows >= _MANY_TERMS and not large and channels * rows * positions <= _FEW_TERMS_TO_ADD
 
 
 def _of_small_plain(
@@ -188,7 +203,7 @@ def _of_small_strided(convolution: Convolution, part: str, weight: tuple[int, ..
         return "materialise", 0
     channels = weight[0] // convolution.groups
     many = positions >= (_MANY_POSITIONS if rows >= _MANY_ROWS or 2 * rows <= channels else _MANY_IN_IMAGES)
-    apart = many and 2 * channels <= positions
+    apart = many and 2 * channels <= positions and not _is_for_one_core(channels, rows, positions)
     if part == "weight_gradient":
         apart = _has_small_blocks(convolution, weight)
     if apart and batched.has_few_taps(window):
@@ -293,7 +308,10 @@ def _lies_as_u(convolution: Convolution, part: str, weight: tuple[int, ...], bat
     channels, positions = (weight[0] // convolution.groups, weight[1]), math.prod(convolution.spatial)
     if part == "weight_gradient":
         return 4 * max(channels) <= positions or _has_small_blocks(convolution, weight)
-    return batch == 1 or 2 * min(channels) <= positions
+    if batch > 1 and _is_for_one_core(*channels, positions):
+        return False
+    copied = _COPIED_WEIGHT * math.prod(channels) <= positions * sum(channels)
+    return batch == 1 or (copied if not fits else 2 * min(channels) <= positions)
 
 
 def _is_dense_at_stride(convolution: Convolution) -> bool:
