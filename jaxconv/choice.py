@@ -10,12 +10,12 @@
 | dense input gradient at a stride, few channels out of many (`_is_spread`) | `stream` | a small U of zeros |
 | gradients with channels last, a weight as large as a small U (`_has_weight_of_u`) | `materialise` | the weight is not moved |
 | input gradient at a stride; windows side by side may be for `materialise`, below | `fold` | one product for all phases |
-| U at most 16 MB, less than a fold writes, of many positions (`_is_product_a_sample`) | `batched` | no image is moved |
-| a gradient for every sample, U no more than `fold` copies (`_is_small_sample`) | `batched` | the cotangent is not copied |
+| U at most 16 MB, less than a fold writes, of many positions (`is_product_a_sample`) | `batched` | no image is moved |
+| a gradient for every sample, U no more than `fold` copies (`is_small_sample`) | `batched` | the cotangent is not copied |
 | others at a stride, channels first, where U has at most 16 MB (`_of_small_strided`) | `fold`, mostly | U whole, in few copies |
 | others, stride 1, one group, channels first, U at most 16 MB (`_of_small_plain`) | `fold`, mostly | U whole, in few copies |
 | input gradient of one tap, few positions of many channels (`_has_large_weight`) | `materialise` | the weight is not moved |
-| one tap, stride 1, no padding (`_lies_as_u`) | `batched` | nothing is moved |
+| one tap, stride 1, no padding (`lies_as_u`) | `batched` | nothing is moved |
 | a signal of at most 8 taps, U more than 16 MB, channels first (`_copies_signal`) | `fold`, unfolded | both cores copy |
 | no more is moved when only the first axes are unfolded, and the others, of stride 1, folded | `fold` | K1 + K2 for K1 K2 |
 | dense weight gradient of images at a stride, channels first, 8 channels in | `stream` | a product of whole images |
@@ -39,6 +39,13 @@ from jax import Array
 
 from jaxconv import engines
 from jaxconv.accelerator_rule import moves_channels, rule_on_accelerator
+from jaxconv.batched_rule import (
+    has_small_blocks,
+    is_product_a_sample,
+    is_small_sample,
+    is_strided_product_a_sample,
+    lies_as_u,
+)
 from jaxconv.budget import ACCELERATOR_TILE, SMALL_U, parts_and_tile
 from jaxconv.convolution import Convolution
 from jaxconv.counts import (
@@ -52,24 +59,12 @@ from jaxconv.counts import (
     unfolded_bytes,
     unfolded_cells,
 )
-from jaxconv.engines import batched
-from jaxconv.taps_rule import FEW_TERMS, has_wide_kernel, is_added_up, is_of_few_channels
+from jaxconv.taps_rule import FEW_PRODUCTS, FEW_TERMS, has_wide_kernel, is_added_up, is_of_few_channels
 from jaxconv.tiles import FUSED
 
 ENGINES = ("auto", *engines.NAMES)
 
-_FEW_PRODUCTS = 16
-_MANY_ROWS = 192
 _FEW_ROWS = 320
-_SMALL_BLOCK = 2**14
-_FEW_POSITIONS = 16
-_MANY_POSITIONS = 500
-_MANY_IN_IMAGES = 1500
-# Entries of a factor or of a product, and multiply-adds, that XLA gives to one core: larger products it cuts into columns.
-_ONE_CORE = 3 * 2**15
-_FEW_TERMS_TO_ADD = 6_600_000
-_MANY_TERMS = 56
-_COPIED_WEIGHT = 8
 _SHORT_RUN = 16
 _MANY_STRIDED = 15
 _MANY_CHANNELS = 64
@@ -95,7 +90,7 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
     out_channels, in_channels = weight[0] // convolution.groups, weight[1]
     unfolded = fewest_moved(convolution, part, weight, window.rank)
     fits = unfolded_cells(convolution, weight, batch) * jnp.dtype(convolution.accumulate).itemsize <= SMALL_U
-    few = in_channels * out_channels <= _FEW_PRODUCTS
+    few = in_channels * out_channels <= FEW_PRODUCTS
     if part == "weight_gradient" and in_channels * out_channels == 1 and has_wide_kernel(convolution, unfolded):
         return "fold", unfolded
     if few and is_added_up(convolution, part, weight):
@@ -114,8 +109,8 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
         return "materialise", 0
     if part == "input_gradient" and max(window.stride) > 1 and not (strided_whole and window.disjoint):
         return "stream" if _is_spread(convolution, weight) else "fold", 0
-    small_sample = _is_small_sample(convolution, part, weight, unfolded)
-    if fits and (small_sample or _is_product_a_sample(convolution, part, weight, batch)):
+    small_sample = is_small_sample(convolution, part, weight, unfolded)
+    if fits and (small_sample or is_product_a_sample(convolution, part, weight, batch)):
         return "batched", 0
     if strided_whole:
         return _of_small_strided(convolution, part, weight)
@@ -124,7 +119,7 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
     if window.trivial:
         if fits and part == "input_gradient" and _has_large_weight(convolution, weight, batch):
             return "materialise", 0
-        if _lies_as_u(convolution, part, weight, batch, fits):
+        if lies_as_u(convolution, part, weight, batch, fits):
             return "batched", 0
     if _is_dense_at_stride(convolution):
         if part == "output" and unfolded == window.rank:
@@ -146,41 +141,6 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
     return "materialise" if small else "stream", 0
 
 
-def _is_product_a_sample(convolution: Convolution, part: str, weight: tuple[int, ...], batch: int) -> bool:
-    """Whether a small U is faster multiplied sample by sample, no image being moved: where it has fewer rows than a fold would
-    write, and there are many positions, or of an image at least four times, and channels out twice, as many as rows; or where
-    the blocks of a weight gradient are small, of an image of at most 16384 entries (measured: of more up to half as long again).
-
-    Of 16-bit numbers, whose products are in float32 before they are rounded, where they have 16 MB at most, and the output no
-    fewer channels than U has rows.
-    """
-    rows, positions, rank = math.prod(weight[1:]), math.prod(convolution.out_spatial), convolution.window.rank
-    if not convolution.is_plain or not batched.has_few_taps(convolution.window):
-        return False
-    products = 4 * batch * weight[0] * positions
-    if convolution.has_half and (rows > weight[0] or products > SMALL_U):
-        return False
-    folding = cells_moved(convolution, "output", weight, rank - 1)
-    if part == "weight_gradient":
-        few = weight[0] * weight[1] <= _FEW_PRODUCTS
-        fewer = rows < folding if rank > 1 else 2 * rows <= 3 * folding
-        small = rank == 1 or math.prod(weight) <= _SMALL_BLOCK
-        return fewer and small and not few and _has_small_blocks(convolution, weight)
-    if _is_for_one_core(weight[0], rows, positions):
-        return False
-    few_rows = rank > 1 and 4 * rows <= positions and 2 * rows <= weight[0]
-    many = _MANY_POSITIONS if rank == 1 or rows <= weight[0] else _MANY_IN_IMAGES
-    return rows < folding and (few_rows or positions >= many)
-
-
-def _is_for_one_core(channels: int, rows: int, positions: int) -> bool:
-    """Whether XLA makes all products of a batch on one core, which it does where each is so small, and that takes longer than to
-    move an image for one product: of U's rows, and so many channels out and positions, fewer than 56 rows are cheaper (measured
-    on drawn layers: of more up to twice as fast as one product)."""
-    large = max(channels, rows) * positions > _ONE_CORE
-    return rows >= _MANY_TERMS and not large and channels * rows * positions <= _FEW_TERMS_TO_ADD
-
-
 def _of_small_plain(
     convolution: Convolution, part: str, weight: tuple[int, ...], batch: int, unfolded: int
 ) -> tuple[str, int]:
@@ -198,24 +158,12 @@ def _of_small_strided(convolution: Convolution, part: str, weight: tuple[int, ..
     """For U of at most 16 MB at a stride: `materialise` for windows side by side, which are a view as they are. Else positions
     are innermost: in a product a sample where these are many, or in `fold`, all of whose axes are unfolded (measured on drawn
     layers: `materialise` takes up to six times as long), but for 16-bit numbers and a gradient for every sample."""
-    window, rows, positions = convolution.window, math.prod(weight[1:]), math.prod(convolution.out_spatial)
+    window = convolution.window
     if window.disjoint:
         return "materialise", 0
-    channels = weight[0] // convolution.groups
-    many = positions >= (_MANY_POSITIONS if rows >= _MANY_ROWS or 2 * rows <= channels else _MANY_IN_IMAGES)
-    apart = many and 2 * channels <= positions and not _is_for_one_core(channels, rows, positions)
-    if part == "weight_gradient":
-        apart = _has_small_blocks(convolution, weight)
-    if apart and batched.has_few_taps(window):
+    if is_strided_product_a_sample(convolution, part, weight):
         return "batched", 0
     return ("materialise", 0) if convolution.mapped > 1 or convolution.has_half else ("fold", window.rank)
-
-
-def _has_small_blocks(convolution: Convolution, weight: tuple[int, ...]) -> bool:
-    """Whether the weight gradients of every sample, which are added up, are small, or small beside the positions (measured: of 36
-    thousand entries, and 700 positions, slower by a third)."""
-    positions, block = math.prod(convolution.out_spatial), math.prod(weight) // convolution.groups
-    return positions >= _FEW_POSITIONS and block <= max(_SMALL_BLOCK, 48 * positions)
 
 
 def _takes_phases(convolution: Convolution, part: str, weight: tuple[int, ...], fits: bool) -> bool:
@@ -225,7 +173,7 @@ def _takes_phases(convolution: Convolution, part: str, weight: tuple[int, ...], 
     has few rows."""
     window, phases = convolution.window, math.prod(convolution.window.stride)
     few_rows = fits and window.rank == 1 and part == "weight_gradient" and math.prod(weight[1:]) <= _FEW_ROWS
-    if few_rows and _has_small_blocks(convolution, weight):
+    if few_rows and has_small_blocks(convolution, weight):
         return False
     least = _TAPS_A_PHASE // 2 if window.rank == 1 else _TAPS_A_PHASE
     if not convolution.has_phases or window.taps < least * phases:
@@ -290,30 +238,6 @@ def _has_large_weight(convolution: Convolution, weight: tuple[int, ...], batch: 
     return dense and 2 * weight[1] >= batch * math.prod(convolution.out_spatial)
 
 
-def _is_small_sample(convolution: Convolution, part: str, weight: tuple[int, ...], unfolded: int) -> bool:
-    """Whether `jax.vmap` asks for the weight gradient of every sample, and U, the only factor that is copied then, has no more
-    rows than `fold` would copy; of several axes, stride 1 and channels first (measured: of signals and strided layers slower)."""
-    window = convolution.window
-    each = part == "weight_gradient" and convolution.mapped > 1 and not convolution.channels_last
-    plain = window.rank > 1 and max(window.stride) == 1 and window.taps > 1 and batched.has_few_taps(window)
-    return each and plain and math.prod(weight[1:]) <= cells_moved(convolution, part, weight, unfolded)
-
-
-def _lies_as_u(convolution: Convolution, part: str, weight: tuple[int, ...], batch: int, fits: bool) -> bool:
-    """Whether an image is to be multiplied as it is: with channels last of one group, but for the weight gradient of more than 16
-    MB, for which XLA would move all positions; with channels first where there are twice as many positions as channels in
-    or out, or, for a weight gradient, four times as many as both, or small blocks."""
-    if convolution.channels_last:
-        return convolution.groups == 1 and (part != "weight_gradient" or fits)
-    channels, positions = (weight[0] // convolution.groups, weight[1]), math.prod(convolution.spatial)
-    if part == "weight_gradient":
-        return 4 * max(channels) <= positions or _has_small_blocks(convolution, weight)
-    if batch > 1 and _is_for_one_core(*channels, positions):
-        return False
-    copied = _COPIED_WEIGHT * math.prod(channels) <= positions * sum(channels)
-    return batch == 1 or (copied if not fits else 2 * min(channels) <= positions)
-
-
 def _is_dense_at_stride(convolution: Convolution) -> bool:
     """Whether a signal or an image of one group, not of 16-bit numbers, is convolved at a stride."""
     dense = convolution.groups == 1 and not convolution.has_half
@@ -359,7 +283,7 @@ def _has_long_rows(convolution: Convolution, part: str, weight: tuple[int, ...])
     if window.rank == 1 and convolution.is_plain:
         if part == "input_gradient":
             return True
-        many = channels > _SHORT_RUN or weight[0] * channels <= _FEW_PRODUCTS
+        many = channels > _SHORT_RUN or weight[0] * channels <= FEW_PRODUCTS
         if weight[0] >= 3 * channels and many:
             return False
     if part == "input_gradient":

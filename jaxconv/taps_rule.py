@@ -3,6 +3,8 @@
 from jaxconv.convolution import Convolution
 from jaxconv.counts import cells_moved
 
+# Pairs of channels in and out a group, of no more of which a product is too little to multiply.
+FEW_PRODUCTS = 16
 # Terms of a cell, of no more of which channels that are last are left where they are.
 FEW_TERMS = 16
 _FEW_SUMMED = 4

@@ -46,8 +46,8 @@ RULE = [
     ((128, 4, 3, 3), 2, 32, ("taps", "taps", "stream")),
     ((128, 4, 9), 1, 32, ("taps", "taps", "taps")),
     ((256, 8, 3, 3), 1, 32, ("fold 1", "fold 1", "fold 1")),
-    ((64, 256, 1, 1), 1, 1, ("batched", "batched", "batched")),
-    ((512, 256, 1, 1), 1, 1, ("batched", "batched", "stream")),
+    ((64, 256, 1, 1), 1, 1, ("fold 0", "batched", "batched")),
+    ((512, 256, 1, 1), 1, 1, ("fold 0", "fold 0", "stream")),
     ((64, 256, 1, 1), 2, 1, ("fold 2", "fold 0", "fold 2")),
     ((16, 8, 4, 4, 4), 2, 1, ("phases 1", "phases 2", "phases 1")),
     ((16, 16, 8, 8), 2, 1, ("phases 1", "phases 1", "phases 1")),
@@ -221,8 +221,14 @@ def test_the_rule(batch, weight, stride, groups, expected, last):
         ((4, 128, 500), (32, 128, 3), 1, ("fold 0", "fold 1", "fold 0")),
         ((8, 8, 38, 40), (64, 8, 3, 3), 1, ("batched", "batched", "batched")),
         ((8, 8, 37, 40), (64, 8, 3, 3), 1, ("fold 2", "fold 1", "batched")),
-        ((8, 8, 25, 20), (72, 8, 3, 3), 1, ("batched", "batched", "batched")),
-        ((8, 8, 25, 19), (72, 8, 3, 3), 1, ("fold 2", "fold 1", "batched")),
+        ((8, 6, 25, 20), (54, 6, 3, 3), 1, ("batched", "batched", "batched")),
+        ((8, 6, 25, 19), (54, 6, 3, 3), 1, ("fold 2", "fold 1", "batched")),
+        # But for products on one core of 56 rows or more: 98304 entries of the largest factor, and 6.6 million multiply-adds.
+        ((8, 8, 25, 20), (72, 8, 3, 3), 1, ("fold 2", "fold 1", "batched")),
+        ((16, 64, 512), (64, 64, 3), 1, ("fold 1", "fold 1", "batched")),
+        ((16, 64, 513), (64, 64, 3), 1, ("batched", "batched", "batched")),
+        ((16, 64, 1024), (64, 64, 3), 2, ("fold 1", "fold 0", "batched")),
+        ((16, 64, 1028), (64, 64, 3), 2, ("batched", "fold 0", "batched")),
         ((32, 4, 12, 12), (72, 4, 3, 3), 1, ("batched", "batched", "batched")),
         ((32, 4, 12, 12), (71, 4, 3, 3), 1, ("fold 2", "fold 0", "batched")),
         ((32, 4, 12, 11), (72, 4, 3, 3), 1, ("fold 2", "fold 0", "batched")),
@@ -293,17 +299,31 @@ def test_the_rule_for_a_large_u(input, weight, stride, expected):
     ("input", "weight", "expected"),
     [
         # Twice as many positions as channels in or out, whichever are fewer, or one sample.
-        ((8, 560, 12, 12), (72, 560, 1, 1), ("batched", "batched", "stream")),
-        ((8, 560, 12, 12), (73, 560, 1, 1), ("fold 0", "fold 0", "stream")),
+        ((16, 640, 12, 12), (72, 640, 1, 1), ("batched", "batched", "stream")),
+        ((16, 640, 12, 12), (73, 640, 1, 1), ("fold 0", "fold 0", "stream")),
         ((1, 640, 12, 12), (640, 640, 1, 1), ("batched", "materialise", "stream")),
         # Half as many channels in as the cotangent has positions.
         ((8, 320, 8, 10), (512, 320, 1, 1), ("fold 0", "materialise", "stream")),
         ((8, 319, 8, 10), (512, 319, 1, 1), ("fold 0", "fold 0", "stream")),
         # The blocks of a weight gradient: 16384 entries, or 48 times the positions.
-        ((8, 128, 16, 16), (128, 128, 1, 1), ("batched", "batched", "batched")),
-        ((8, 128, 16, 16), (129, 128, 1, 1), ("batched", "batched", "stream")),
+        ((8, 128, 16, 16), (128, 128, 1, 1), ("fold 0", "fold 0", "batched")),
+        ((8, 128, 16, 16), (129, 128, 1, 1), ("fold 0", "fold 0", "stream")),
         ((8, 192, 20, 20), (100, 192, 1, 1), ("batched", "batched", "batched")),
         ((8, 192, 20, 20), (101, 192, 1, 1), ("batched", "batched", "stream")),
+        # Products on one core, of 56 channels that are summed, but of one sample.
+        ((8, 56, 24, 24), (55, 56, 1, 1), ("fold 0", "batched", "batched")),
+        ((8, 55, 24, 24), (56, 55, 1, 1), ("batched", "fold 0", "batched")),
+        ((1, 64, 24, 24), (64, 64, 1, 1), ("batched", "batched", "batched")),
+        ((8, 96, 32, 32), (56, 96, 1, 1), ("fold 0", "fold 0", "batched")),
+        ((8, 96, 25, 41), (56, 96, 1, 1), ("batched", "batched", "batched")),
+        # Copies of the weight of an eighth of a large image.
+        ((72, 128, 16, 32), (128, 128, 1, 1), ("batched", "batched", "batched")),
+        ((72, 128, 16, 31), (128, 128, 1, 1), ("fold 0", "fold 0", "batched")),
+        # More than 32 MB for fewer channels, but more than 40.
+        ((128, 128, 28, 28), (127, 128, 1, 1), ("fold 0", "batched", "batched")),
+        ((128, 128, 28, 28), (128, 128, 1, 1), ("batched", "batched", "batched")),
+        ((80, 128, 28, 28), (64, 128, 1, 1), ("batched", "batched", "batched")),
+        ((128, 128, 28, 28), (40, 128, 1, 1), ("batched", "batched", "batched")),
     ],
 )
 def test_the_rule_for_one_tap(input, weight, expected):
@@ -342,6 +362,16 @@ def test_products_of_16_bit_numbers_are_in_one_piece_only_where_they_are_small(d
     convolution = Convolution(window, (32, 32), 1, None, jnp.dtype(dtype), jnp.float32)
     assert choice.rule(convolution, "output", (64, 3, 3, 3), batch)[0] == expected
     assert choice.rule(convolution, "output", (64, 3, 3, 3), batch // 2)[0] == "batched"
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("float32", "batched"), ("bfloat16", "fold")])
+def test_products_of_one_tap_and_16_bits_are_in_one_piece_only_where_they_are_small(dtype, expected):
+    """16 MB in float32, of 56 channels that are summed."""
+    window = make_window((1, 1), 1, 0, 1, 2)
+    convolution = Convolution(window, (32, 32), 1, None, jnp.dtype(dtype), jnp.float32)
+    assert choice.rule(convolution, "output", (128, 56, 1, 1), 33)[0] == expected
+    assert choice.rule(convolution, "output", (128, 56, 1, 1), 32)[0] == "batched"
+    assert choice.rule(convolution, "output", (128, 55, 1, 1), 33)[0] == "batched"
 
 
 @pytest.mark.parametrize("engine", NAMES)

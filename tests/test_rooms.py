@@ -14,6 +14,7 @@ FLOORS = [
     {"copies", "runs", "counts", "folded", "depthwise"},
     {"engines", "batches", "platforms"},
     {"budget", "accelerator_rule", "taps_rule"},
+    {"batched_rule"},
     {"choice"},
     {"evaluation"},
     {"conv"},

@@ -18,7 +18,7 @@ from jax import Array, lax
 
 from jaxconv import folded
 from jaxconv.convolution import Convolution, traced_once
-from jaxconv.copies import copies, read, seen_cells, shifted
+from jaxconv.copies import copies, read_apart, seen_cells, shifted
 from jaxconv.counts import cells_held
 from jaxconv.engines import stream
 from jaxconv.runs import Runs
@@ -189,7 +189,7 @@ def _cells_of_taps(convolution: Convolution, cotangent: Array, cells: Sequence[C
     """The cells of a cotangent as numbers to multiply, and how many cells further on than asked for they begin."""
     written = [written_out(max(some.count for some in own)) for own in _phases(convolution)]
     cells, skipped = seen_cells(convolution.sizes(cotangent)[1], cells, written)
-    image = read(convolution, cotangent, cells, at_once=convolution.window.rank > 1)
+    image = read_apart(convolution, cotangent, cells)
     return convolution.for_sums(image, cotangent.dtype), skipped
 
 
