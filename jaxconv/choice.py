@@ -72,10 +72,10 @@ _TAPS_A_PHASE = 8
 _LONG_RUN = 8
 _LONG_KERNEL = 12
 _LEFT = 0.96
-# Output and gradients of a U of more than this take more than 32 MB together, with the copies that U is made of. XLA would keep
-# the temporaries of all at the same time, and the allocator of Linux maps so much memory anew at every call, which takes longer
-# than a small convolution.
-_ALONE = 19 * 2**19
+# Of a U of more than this, forward and each gradient are calls of their own. XLA would keep the copies that U is made of from one
+# to the other: in a network it takes those of a weight gradient, which read the input alone, as soon as it has that, and keeps
+# them, or in place of an output the products that are added up to it, of all layers, until they come back.
+_ALONE = 2**20
 
 
 def check_engine(engine: Any) -> None:

@@ -254,3 +254,24 @@ def test_a_sharded_batch_stays_where_it_is():
     expected = [f"{name} {tile} [] [] ['all-reduce']" for name in (*NAMES, *WAYS) for tile in tiles]
     expected += ["channels []"] * 2 + ["short rows ['all-reduce']"] * 4
     assert on_eight(SHARDED, *NAMES, *WAYS) == expected
+
+
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+def test_a_network_keeps_no_u_of_its_layers(layout):
+    """From forward to backward, which XLA would do: a layer more keeps its output, before and after the activation, and not U too,
+    which is three times as much."""
+
+    def temporaries(layers: int) -> int:
+        def loss(weights, x):
+            for weight in weights:
+                x = jax.nn.relu(jaxconv.conv1d(x, weight, padding=1, data_format=layout))
+            return (x**2).mean()
+
+        x = jax.ShapeDtypeStruct((16, 64, 512) if layout == "channels_first" else (16, 512, 64), jnp.float32)
+        weights = [jax.ShapeDtypeStruct((64, 64, 3), jnp.float32)] * layers
+        analysis = jax.jit(jax.grad(loss)).lower(weights, x).compile().memory_analysis()
+        assert analysis is not None
+        return analysis.temp_size_in_bytes
+
+    output = 4 * 16 * 64 * 512
+    assert temporaries(8) - temporaries(4) < 4 * 2.5 * output
