@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: times layers, prints a table, writes JSON, draws plots."""
+"""`python -m benchmarks`: times layers and networks, prints a table, writes JSON, draws plots."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ import jax
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks import report
+from benchmarks import networks, report
 from benchmarks.case import QUANTITIES, Case
 from benchmarks.cases import SETS, growth
 from benchmarks.contenders import NAMES
@@ -39,6 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument("--json", type=Path, help="where to write all numbers")
     table.add_argument("--plot", type=Path, help="where to draw the bars")
     lines.add_argument("--plot", type=Path, help="where to draw the lines")
+    whole = commands.add_parser("networks", help="time whole networks beside `jax.lax`")
+    whole.add_argument("names", nargs="*", help=f"all, or of {', '.join(each.name for each in networks.NETWORKS)}")
+    whole.add_argument("--dtype", choices=DTYPES[:2], default="float32")
+    whole.add_argument("--channels-last", action="store_true", help="the layout of all images")
+    whole.add_argument("--rounds", type=int, default=7, help="timed calls of each")
+    whole.add_argument("--json", type=Path, help="where to write all numbers")
     drawn = commands.add_parser("plot", help="draw bars from files that `run --json` wrote")
     drawn.add_argument("files", nargs="+", type=Path)
     drawn.add_argument("--quantity", choices=QUANTITIES, default="vjp")
@@ -47,8 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     told.add_argument("files", nargs="+", type=Path)
     commands.add_parser("list", help="the cases")
     options = parser.parse_args(arguments)
-    command = {"run": _run, "growth": _growth, "plot": _plot, "markdown": _markdown, "list": _list}[options.command]
-    return command(options)
+    commands_by_name = {"run": _run, "growth": _growth, "networks": _networks, "plot": _plot, "markdown": _markdown}
+    return (commands_by_name | {"list": _list})[options.command](options)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -74,6 +80,27 @@ def _growth(options: argparse.Namespace) -> int:
     _write(options, {"growth": series})
     if options.plot:
         report.lines(series, options.plot)
+    return 0
+
+
+def _networks(options: argparse.Namespace) -> int:
+    known = {each.name: each for each in networks.NETWORKS}
+    unknown = [name for name in options.names if name not in known]
+    if unknown:
+        raise SystemExit(f"no network is named {unknown[0]!r}; there are {', '.join(known)}")
+    wanted = [known[name] for name in options.names or known]
+    rows = []
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("timing", total=len(wanted) * len(networks.QUANTITIES))
+        for row in networks.run(
+            wanted, dtype=options.dtype, channels_last=options.channels_last, rounds=options.rounds
+        ):
+            rows.append(row)
+            progress.update(task, advance=1, description=f"{row['case']}, {row['quantity']}")
+    _console().print(report.networks(rows))
+    for line in report.means(rows):
+        _console().print(line)
+    _write(options, {"rows": rows})
     return 0
 
 

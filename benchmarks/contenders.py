@@ -58,7 +58,7 @@ def arrays(setting: Setting) -> tuple[Array, Array, Array]:
     input, weight = draw(case.input), draw(case.weight)
     if setting.channels_last:
         input = jnp.moveaxis(input, 1, -1)
-    shape = jax.eval_shape(partial(_ours, setting), input, weight).shape
+    shape = jax.eval_shape(partial(by_jaxconv, setting), input, weight).shape
     return input, weight, draw(shape)
 
 
@@ -66,7 +66,8 @@ def _drawn(generator: np.random.Generator, dtype: str, shape: tuple[int, ...]) -
     return jnp.asarray(generator.standard_normal(shape, dtype=np.float32)).astype(dtype)
 
 
-def _ours(setting: Setting, input: Array, weight: Array) -> Array:
+def by_jaxconv(setting: Setting, input: Array, weight: Array) -> Array:
+    """The setting's layer."""
     case = setting.case
     options: dict[str, Any] = {"stride": case.stride, "padding": case.padding, "dilation": case.dilation}
     options |= {"groups": case.groups, "engine": setting.engine}
@@ -74,7 +75,8 @@ def _ours(setting: Setting, input: Array, weight: Array) -> Array:
     return (jaxconv.conv_transpose if case.transposed else jaxconv.conv)(input, weight, **options)
 
 
-def _theirs(setting: Setting, input: Array, weight: Array) -> Array:
+def by_lax(setting: Setting, input: Array, weight: Array) -> Array:
+    """The same by `jax.lax`."""
     case, spatial = setting.case, "HWD"[: setting.case.rank]
     layout = f"N{spatial}C" if setting.channels_last else f"NC{spatial}"
     numbers = (layout, f"OI{spatial}", layout)
@@ -125,7 +127,8 @@ def _asked(layer: Callable, kind: str, quantity: str) -> Callable:
     }[quantity]
 
 
-def _compiled(function: Callable, *operands: Array) -> Contender:
+def compiled(function: Callable, *operands: Any) -> Contender:
+    """A contender whose call is a program of XLA's, of these operands."""
     start = time.perf_counter()
     program = jax.jit(function).lower(*operands).compile()
     seconds = None if "JAX_COMPILATION_CACHE_DIR" in os.environ else time.perf_counter() - start
@@ -136,11 +139,11 @@ def _compiled(function: Callable, *operands: Array) -> Contender:
 
 def _by_xla(layer: Callable, setting: Setting) -> Contender:
     function = _asked(partial(layer, setting), setting.case.kind, setting.quantity)
-    return _compiled(function, *arrays(setting))
+    return compiled(function, *arrays(setting))
 
 
-_jaxconv = partial(_by_xla, _ours)
-_lax = partial(_by_xla, _theirs)
+_jaxconv = partial(_by_xla, by_jaxconv)
+_lax = partial(_by_xla, by_lax)
 
 
 def _matmul(setting: Setting) -> Contender | None:
@@ -165,8 +168,8 @@ def _matmul(setting: Setting) -> Contender | None:
     if case.transposed:
         products["forward"], products["input gradient"] = products["input gradient"], products["forward"]
     if setting.quantity == "vjp":
-        return _compiled(lambda *operands: [product(*operands) for product in products.values()], u, w, g)
-    return _compiled(products[setting.quantity], u, w, g)
+        return compiled(lambda *operands: [product(*operands) for product in products.values()], u, w, g)
+    return compiled(products[setting.quantity], u, w, g)
 
 
 def _torch(setting: Setting) -> Contender | None:

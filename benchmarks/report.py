@@ -28,6 +28,20 @@ def table(rows: Sequence[Row]) -> Table:
     return told
 
 
+def networks(rows: Sequence[Row]) -> Table:
+    """One line a network and quantity: the ratio, and temporaries and compile time of both."""
+    told = Table(title="time of jax.lax / time of jaxconv: median [quartiles]", title_justify="left")
+    headings = ("network", "quantity", "jaxconv ms", "lax", "temporaries MB", "lax MB", "compile s", "lax s")
+    for heading in headings:
+        told.add_column(heading, justify="left" if heading in headings[:2] else "right")
+    for row in rows:
+        memory = [f"{row['temporaries'].get(name, math.nan) / 1e6:.0f}" for name in ("jaxconv", "lax")]
+        compiling = [_seconds(row["compile_seconds"].get(name)) for name in ("jaxconv", "lax")]
+        ours = f"{1e3 * row['median']['jaxconv']:.1f}"
+        told.add_row(row["case"], row["quantity"], ours, _told(row["ratio"]["lax"]), *memory, *compiling)
+    return told
+
+
 def _told(ratio: Sequence[float] | None) -> str:
     if ratio is None:
         return ""

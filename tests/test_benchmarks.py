@@ -3,11 +3,12 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import cases, report, runner
+from benchmarks import cases, networks, report, runner
 from benchmarks.case import Case
 from benchmarks.contenders import Contender, Setting, contender
 from benchmarks.drawn import drawn
@@ -153,3 +154,36 @@ def test_drawn_layers_are_the_same_for_the_same_seed_and_within_bounds():
         assert 10**7 <= u // 4 * case.weight[0] <= 2 * 10**9
     assert {case.rank for case in layers} == {1, 2}
     assert {case.stride for case in layers} >= {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("network", "last"),
+    [(each, bool(number % 2)) for number, each in enumerate(networks.NETWORKS)],
+    ids=[each.name for each in networks.NETWORKS],
+)
+def test_a_network_is_the_same_by_both_contenders(network, last):
+    """Of smaller images, of one sample, in float64, as rounding grows from layer to layer; in one layout and the other in turn."""
+    least = {"encodec": 400, "tasnet": 400, "textcnn": 16, "dcgan": 4, "unet3d": 8}.get(network.name, 32)
+    shape = (1, network.input[1], *(least,) * (len(network.input) - 2))
+    with jax.enable_x64(True):
+        x = jax.random.normal(jax.random.key(0), shape, "float64")
+        x = jnp.moveaxis(x, 1, -1) if last else x
+        drawn = networks.Layers("lax", "float64", last)
+        theirs = network.function(drawn, x)
+        ours = network.function(networks.Layers("jaxconv", "float64", last, drawn.weights), x)
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-9 * np.abs(theirs).max())
+
+
+def test_networks_are_timed_and_reported(tmp_path, capsys):
+    assert command.main(["networks", "textcnn", "--rounds", "2", "--json", str(tmp_path / "all.json")]) == 0
+    rows = json.loads((tmp_path / "all.json").read_text())["rows"]
+    assert [row["quantity"] for row in rows] == ["inference", "training step"]
+    for row in rows:
+        assert row["ratio"]["lax"][0] > 0
+        assert row["temporaries"]["jaxconv"] > 0
+        assert len(row["seconds"]["lax"]) == 2
+    shown = capsys.readouterr().out
+    assert "textcnn" in shown
+    assert "lax MB" in shown
+    with pytest.raises(SystemExit, match="no network is named 'vgg'; there are resnet18"):
+        command.main(["networks", "vgg"])

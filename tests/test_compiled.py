@@ -258,8 +258,8 @@ def test_a_sharded_batch_stays_where_it_is():
 
 @pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
 def test_a_network_keeps_no_u_of_its_layers(layout):
-    """From forward to backward, which XLA would do: a layer more keeps its output, before and after the activation, and not U too,
-    which is three times as much."""
+    """From forward to backward, which XLA would do: a layer more keeps its output, before and after the activation, and not U
+    too, which is three times as much."""
 
     def temporaries(layers: int) -> int:
         def loss(weights, x):
