@@ -49,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     drawn.add_argument("files", nargs="+", type=Path)
     drawn.add_argument("--quantity", choices=QUANTITIES, default="vjp")
     drawn.add_argument("--to", type=Path, required=True)
-    told = commands.add_parser("markdown", help="a table for a document from files that `run --json` wrote")
+    told = commands.add_parser(
+        "markdown", help="a table for a document from files that `run --json` or `networks --json` wrote"
+    )
     told.add_argument("files", nargs="+", type=Path)
     commands.add_parser("list", help="the cases")
     options = parser.parse_args(arguments)
@@ -117,7 +119,8 @@ def _plot(options: argparse.Namespace) -> int:
 def _markdown(options: argparse.Namespace) -> int:
     rows = _read(options.files)
     told = [f"* {line}" for line in report.means(rows) if "matmul" not in line]
-    print(report.markdown(rows), "", *told, sep="\n")
+    table = report.markdown(rows) if "unfolded" in rows[0] else report.networks_markdown(rows)
+    print(table, "", *told, sep="\n")
     return 0
 
 

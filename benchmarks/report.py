@@ -28,18 +28,31 @@ def table(rows: Sequence[Row]) -> Table:
     return told
 
 
+NETWORK_HEADINGS = ("network", "quantity", "jaxconv ms", "lax", "temporaries MB", "lax MB", "compile s", "lax s")
+
+
 def networks(rows: Sequence[Row]) -> Table:
     """One line a network and quantity: the ratio, and temporaries and compile time of both."""
     told = Table(title="time of jax.lax / time of jaxconv: median [quartiles]", title_justify="left")
-    headings = ("network", "quantity", "jaxconv ms", "lax", "temporaries MB", "lax MB", "compile s", "lax s")
-    for heading in headings:
-        told.add_column(heading, justify="left" if heading in headings[:2] else "right")
+    for heading in NETWORK_HEADINGS:
+        told.add_column(heading, justify="left" if heading in NETWORK_HEADINGS[:2] else "right")
     for row in rows:
-        memory = [f"{row['temporaries'].get(name, math.nan) / 1e6:.0f}" for name in ("jaxconv", "lax")]
-        compiling = [_seconds(row["compile_seconds"].get(name)) for name in ("jaxconv", "lax")]
-        ours = f"{1e3 * row['median']['jaxconv']:.1f}"
-        told.add_row(row["case"], row["quantity"], ours, _told(row["ratio"]["lax"]), *memory, *compiling)
+        told.add_row(*_of_network(row))
     return told
+
+
+def _of_network(row: Row) -> list[str]:
+    memory = [f"{row['temporaries'].get(name, math.nan) / 1e6:.0f}" for name in ("jaxconv", "lax")]
+    compiling = [_seconds(row["compile_seconds"].get(name)) for name in ("jaxconv", "lax")]
+    ours = f"{1e3 * row['median']['jaxconv']:.1f}"
+    return [row["case"], row["quantity"], ours, _told(row["ratio"]["lax"]), *memory, *compiling]
+
+
+def networks_markdown(rows: Sequence[Row]) -> str:
+    """The same for a document, without absolute times."""
+    lines = [[*cells[:2], *cells[3:]] for cells in (NETWORK_HEADINGS, *map(_of_network, rows))]
+    lines.insert(1, ["---", "---", *["---:"] * 5])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _told(ratio: Sequence[float] | None) -> str:

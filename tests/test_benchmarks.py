@@ -162,7 +162,7 @@ def test_drawn_layers_are_the_same_for_the_same_seed_and_within_bounds():
     ids=[each.name for each in networks.NETWORKS],
 )
 def test_a_network_is_the_same_by_both_contenders(network, last):
-    """Of smaller images, of one sample, in float64, as rounding grows from layer to layer; in one layout and the other in turn."""
+    """Of smaller images, one sample, in float64, as rounding grows from layer to layer; in one layout and the other in turn."""
     least = {"encodec": 400, "tasnet": 400, "textcnn": 16, "dcgan": 4, "unet3d": 8}.get(network.name, 32)
     shape = (1, network.input[1], *(least,) * (len(network.input) - 2))
     with jax.enable_x64(True):
@@ -185,5 +185,12 @@ def test_networks_are_timed_and_reported(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "textcnn" in shown
     assert "lax MB" in shown
+    assert command.main(["markdown", str(tmp_path / "all.json")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "| network | quantity | lax | temporaries MB | lax MB | compile s | lax s |"
+    assert [line.split(" | ")[:2] for line in lines[2:4]] == [
+        ["| textcnn", "inference"],
+        ["| textcnn", "training step"],
+    ]
     with pytest.raises(SystemExit, match="no network is named 'vgg'; there are resnet18"):
         command.main(["networks", "vgg"])
