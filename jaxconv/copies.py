@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from jaxconv.convolution import Convolution
 from jaxconv.tiles import (
@@ -141,7 +141,8 @@ def read_apart(convolution: Convolution, image: Array, cells: Sequence[Cells]) -
     1.3 times as fast); what lies as it is read would be one copy more, and so would tiles of a signal."""
     moves = convolution.sizes(image)[0] > 1 and not convolution.channels_last
     if moves and convolution.parts > 1 and all(isinstance(start, int) for start, _, _ in cells):
-        return convolution.as_call_at(lambda cells, image: laid_out(read(convolution, image, cells)), cells, image)
+        # Not `laid_out`, since one run of all samples cannot be spread over devices.
+        return convolution.as_call(lambda image: lax.optimization_barrier(read(convolution, image, cells)), image)
     return read(convolution, image, cells, at_once=convolution.window.rank > 1)
 
 

@@ -229,6 +229,13 @@ for last in (False, True):
     c = Convolution(make_window((7, 7), 2, 3, 1, 2), (32, 32), 1, None, jnp.float32, jnp.float32, last, tile=2**21, spread=True)
     w, g = (16, 8, 7, 7), (16, 16, 16, 16)
     print("channels", kinds(partial(fold.input_gradient, c), (w, g), (whole, split), split))
+# Whole samples, which fold moves in a call.
+for stride in (1, 2):
+    strided = make_window((3, 3), stride, 1, 1, 2)
+    c = Convolution(strided, (12, 40), 1, None, jnp.float32, jnp.float32, parts=2, calls=True, spread=True)
+    x, w, g = (32, 8, 12, 40), (8, 8, 3, 3), (32, 8, 12 // stride, 40 // stride)
+    print("samples", kinds(partial(image_by_parts(fold.output, 0), c), (x, w), (split, whole), split),
+        kinds(partial(image_by_parts(fold.input_gradient, 1), c), (w, g), (whole, split), split))
 # A depthwise weight gradient of short rows, which is not taken sample by sample.
 from jaxconv.engines import taps
 for tile, last in ((2**16, False), (2**19, False), (2**16, True), (2**19, True)):
@@ -252,7 +259,7 @@ def test_a_sharded_batch_stays_where_it_is():
     """On 8 devices: no collective in the output and the input gradient, and one all-reduce in the weight gradient."""
     tiles = (f"{2**23} 1", f"{2**12} 1", f"{2**12} 2")
     expected = [f"{name} {tile} [] [] ['all-reduce']" for name in (*NAMES, *WAYS) for tile in tiles]
-    expected += ["channels []"] * 2 + ["short rows ['all-reduce']"] * 4
+    expected += ["channels []"] * 2 + ["samples [] []"] * 2 + ["short rows ['all-reduce']"] * 4
     assert on_eight(SHARDED, *NAMES, *WAYS) == expected
 
 
