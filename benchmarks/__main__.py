@@ -10,12 +10,13 @@ from typing import Any
 import jax
 from rich.console import Console
 from rich.progress import Progress
+from rich.table import Table
 
 from benchmarks import networks, report
 from benchmarks.case import QUANTITIES, Case
 from benchmarks.cases import SETS, growth
 from benchmarks.contenders import NAMES
-from benchmarks.runner import machine, run
+from benchmarks.runner import Row, machine, run
 
 DTYPES = ("float32", "bfloat16", "float64")
 
@@ -55,19 +56,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     told.add_argument("files", nargs="+", type=Path)
     commands.add_parser("list", help="the cases")
     options = parser.parse_args(arguments)
-    commands_by_name = {"run": _run, "growth": _growth, "networks": _networks, "plot": _plot, "markdown": _markdown}
-    return (commands_by_name | {"list": _list})[options.command](options)
+    command = {
+        "run": _run,
+        "growth": _growth,
+        "networks": _networks,
+        "plot": _plot,
+        "markdown": _markdown,
+        "list": _list,
+    }[options.command]
+    return command(options)
 
 
 def _run(options: argparse.Namespace) -> int:
     cases = _named(options.cases)
     total = sum(quantity in options.quantities for case in cases for quantity in case.quantities)
     rows = _rows(options, cases, options.quantities, total)
-    console = _console()
-    console.print(report.table(rows))
-    for line in report.means(rows):
-        console.print(line)
-    _write(options, {"rows": rows})
+    _tell(options, report.table(rows), rows)
     if options.plot:
         report.bars(rows, options.plot)
     return 0
@@ -91,19 +95,19 @@ def _networks(options: argparse.Namespace) -> int:
     if unknown:
         raise SystemExit(f"no network is named {unknown[0]!r}; there are {', '.join(known)}")
     wanted = [known[name] for name in options.names or known]
-    rows = []
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("timing", total=len(wanted) * len(networks.QUANTITIES))
-        for row in networks.run(
-            wanted, dtype=options.dtype, channels_last=options.channels_last, rounds=options.rounds
-        ):
-            rows.append(row)
-            progress.update(task, advance=1, description=f"{row['case']}, {row['quantity']}")
-    _console().print(report.networks(rows))
-    for line in report.means(rows):
-        _console().print(line)
-    _write(options, {"rows": rows})
+    timed = networks.run(wanted, dtype=options.dtype, channels_last=options.channels_last, rounds=options.rounds)
+    rows = _followed(timed, len(wanted) * len(networks.QUANTITIES))
+    _tell(options, report.networks(rows), rows)
     return 0
+
+
+def _tell(options: argparse.Namespace, table: Table, rows: list[Row]) -> None:
+    """Shows a table and the means, and writes all rows where that is asked for."""
+    console = _console()
+    console.print(table)
+    for line in report.means(rows):
+        console.print(line)
+    _write(options, {"rows": rows})
 
 
 def _console() -> Console:
@@ -145,24 +149,30 @@ def _named(names: Iterable[str]) -> list[Case]:
     return found
 
 
-def _rows(options: argparse.Namespace, cases: list[Case], quantities: Sequence[str], total: int) -> list[dict]:
+def _rows(options: argparse.Namespace, cases: list[Case], quantities: Sequence[str], total: int) -> list[Row]:
     if options.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
+    timed = run(
+        cases,
+        quantities,
+        options.contenders,
+        dtype=options.dtype,
+        channels_last=options.channels_last,
+        engine=options.engine,
+        batch_times=options.batch_times,
+        in_flight=options.in_flight,
+        rounds=options.rounds,
+        patience=options.patience,
+    )
+    return _followed(timed, total)
+
+
+def _followed(timed: Iterable[Row], total: int) -> list[Row]:
+    """The rows, with a bar that shows how many there are of the total."""
     rows = []
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("timing", total=total)
-        for row in run(
-            cases,
-            quantities,
-            options.contenders,
-            dtype=options.dtype,
-            channels_last=options.channels_last,
-            engine=options.engine,
-            batch_times=options.batch_times,
-            in_flight=options.in_flight,
-            rounds=options.rounds,
-            patience=options.patience,
-        ):
+        for row in timed:
             rows.append(row)
             progress.update(task, advance=1, description=f"{row['case']}, {row['quantity']}")
     return rows

@@ -1,11 +1,9 @@
 """Whole networks as their users have them: small versions of known ones, with every convolution by jaxconv or by `jax.lax`."""
 
 import math
-import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +13,7 @@ from jax.nn import relu
 
 from benchmarks.case import Case
 from benchmarks.contenders import Setting, by_jaxconv, by_lax, compiled
-from benchmarks.timing import in_turn, ratio
+from benchmarks.runner import Row, measured
 
 CONTENDERS = ("jaxconv", "lax")
 QUANTITIES = ("inference", "training step")
@@ -44,6 +42,9 @@ class Layers:
     def channel_axis(self) -> int:
         return -1 if self.channels_last else 1
 
+    def spatial_axes(self, x: Array) -> tuple[int, ...]:
+        return tuple(range(1, x.ndim - 1) if self.channels_last else range(2, x.ndim))
+
     def conv(
         self,
         x: Array,
@@ -69,8 +70,7 @@ class Layers:
 
     def norm(self, x: Array) -> Array:
         """Batch normalisation, with the batch's own mean and variance."""
-        axes = tuple(axis for axis in range(x.ndim) if axis != self.channel_axis % x.ndim)
-        return jax.nn.standardize(x, axes)
+        return jax.nn.standardize(x, (0, *self.spatial_axes(x)))
 
     def pool(self, x: Array) -> Array:
         window = (1, *(2,) * (x.ndim - 2), 1) if self.channels_last else (1, 1, *(2,) * (x.ndim - 2))
@@ -78,7 +78,7 @@ class Layers:
 
     def head(self, x: Array) -> Array:
         """Ten classes of the mean over all positions."""
-        mean = x.mean([axis for axis in range(1, x.ndim) if axis != self.channel_axis % x.ndim])
+        mean = x.mean(self.spatial_axes(x))
         return mean @ self.weight((10, mean.shape[-1])).T
 
 
@@ -231,7 +231,7 @@ def run(
     channels_last: bool = False,
     rounds: int = 7,
     patience: float = 2.0,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Row]:
     """A row for every network and quantity. A training step is the mean square of what the network gives, and its gradient with
     respect to all weights."""
     for network in networks:
@@ -242,26 +242,25 @@ def run(
         for quantity in QUANTITIES:
             ready = {}
             for contender in CONTENDERS:
-
-                def inference(weights, x, contender=contender, network=network):
-                    return network.function(Layers(contender, dtype, channels_last, weights), x)
-
-                def loss(weights, x, inference=inference):
-                    return jnp.square(inference(weights, x).astype(jnp.float32)).mean()
-
-                function = inference if quantity == "inference" else jax.value_and_grad(loss)
+                inference = partial(_inference, network, contender, dtype, channels_last)
+                function = inference if quantity == "inference" else jax.value_and_grad(partial(_loss, inference))
                 ready[contender] = compiled(function, drawn.weights, x)
-            seconds = in_turn({name: one.call for name, one in ready.items()}, rounds, patience)
             yield {
                 "case": network.name,
                 "batch": network.input[0],
                 "quantity": quantity,
                 "dtype": dtype,
                 "channels_last": channels_last,
-                "seconds": seconds,
-                "median": {name: statistics.median(taken) for name, taken in seconds.items()},
-                "ratio": {"lax": ratio(seconds["lax"], seconds["jaxconv"])},
-                "compile_seconds": {name: one.compile_seconds for name, one in ready.items() if one.compile_seconds},
-                "temporaries": {name: one.temporaries for name, one in ready.items() if one.temporaries is not None},
+                **measured(ready, rounds, patience),
             }
             jax.clear_caches()
+
+
+def _inference(
+    network: Network, contender: str, dtype: str, channels_last: bool, weights: Sequence[Array], x: Array
+) -> Array:
+    return network.function(Layers(contender, dtype, channels_last, weights), x)
+
+
+def _loss(inference: Callable[[Sequence[Array], Array], Array], weights: Sequence[Array], x: Array) -> Array:
+    return jnp.square(inference(weights, x).astype(jnp.float32)).mean()

@@ -5,7 +5,7 @@ import math
 import os
 import platform
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 import jaxconv
 from benchmarks.case import Case
-from benchmarks.contenders import Setting, contender
+from benchmarks.contenders import Contender, Setting, contender
 from benchmarks.timing import in_turn, ratio
 from jaxconv.window import make_window
 
@@ -49,10 +49,6 @@ def run(
             setting = Setting(case, quantity, dtype, channels_last, engine)
             ready = {name: contender(name, setting) for name in contenders}
             running = {name: one for name, one in ready.items() if one is not None}
-            calls = {name: partial(one.call, in_flight) for name, one in running.items()}
-            together = in_turn(calls, rounds, patience)
-            seconds = {name: [each / in_flight for each in taken] for name, taken in together.items()}
-            ours = seconds.get("jaxconv")
             yield {
                 "case": case.name,
                 "note": case.note,
@@ -62,14 +58,24 @@ def run(
                 "dtype": dtype,
                 "channels_last": channels_last,
                 "engine": engine,
-                "seconds": seconds,
-                "median": {name: statistics.median(taken) for name, taken in seconds.items()},
-                "ratio": {name: ratio(taken, ours) for name, taken in seconds.items() if ours and name != "jaxconv"},
-                "compile_seconds": {n: one.compile_seconds for n, one in running.items() if one.compile_seconds},
-                "temporaries": {n: one.temporaries for n, one in running.items() if one.temporaries is not None},
+                **measured(running, rounds, patience, in_flight),
                 "unfolded": unfolded_bytes(case, dtype),
             }
             jax.clear_caches()
+
+
+def measured(running: Mapping[str, Contender], rounds: int, patience: float, in_flight: int = 1) -> Row:
+    """What a row has of its contenders, called in turn."""
+    together = in_turn({name: partial(one.call, in_flight) for name, one in running.items()}, rounds, patience)
+    seconds = {name: [each / in_flight for each in taken] for name, taken in together.items()}
+    ours = seconds.get("jaxconv")
+    return {
+        "seconds": seconds,
+        "median": {name: statistics.median(taken) for name, taken in seconds.items()},
+        "ratio": {name: ratio(taken, ours) for name, taken in seconds.items() if ours and name != "jaxconv"},
+        "compile_seconds": {name: one.compile_seconds for name, one in running.items() if one.compile_seconds},
+        "temporaries": {name: one.temporaries for name, one in running.items() if one.temporaries is not None},
+    }
 
 
 def unfolded_bytes(case: Case, dtype: str) -> int:
