@@ -1,8 +1,6 @@
 """The same layer by jaxconv, `jax.lax`, torch, and as a bare matrix product."""
 
 import math
-import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -21,12 +19,12 @@ NAMES = ("jaxconv", "lax", "torch", "matmul")
 
 @dataclass(frozen=True)
 class Contender:
-    """`start` returns a result that may not be there yet, which `wait` waits for. `compile_seconds` and `temporaries`, in bytes,
-    are those of XLA's program; no seconds where it may come from a cache."""
+    """`start` returns a result that may not be there yet, which `wait` waits for. XLA's program can be compiled anew, and has
+    `temporaries`, in bytes."""
 
     start: Callable[[], Any]
     wait: Callable[[Any], Any]
-    compile_seconds: float | None = None
+    compile: Callable[[], Any] | None = None
     temporaries: int | None = None
 
     def call(self, times: int = 1) -> None:
@@ -129,12 +127,14 @@ def _asked(layer: Callable, kind: str, quantity: str) -> Callable:
 
 def compiled(function: Callable, *operands: Any) -> Contender:
     """A contender whose call is a program of XLA's, of these operands."""
-    start = time.perf_counter()
-    program = jax.jit(function).lower(*operands).compile()
-    seconds = None if "JAX_COMPILATION_CACHE_DIR" in os.environ else time.perf_counter() - start
+
+    def compile() -> jax.stages.Compiled:
+        return jax.jit(function).lower(*operands).compile()
+
+    program = compile()
     memory = program.memory_analysis()
     temporaries = None if memory is None else memory.temp_size_in_bytes
-    return Contender(lambda: program(*operands), jax.block_until_ready, seconds, temporaries)
+    return Contender(lambda: program(*operands), jax.block_until_ready, compile, temporaries)
 
 
 def _by_xla(layer: Callable, setting: Setting) -> Contender:

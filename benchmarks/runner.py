@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import jaxconv
 from benchmarks.case import Case
 from benchmarks.contenders import Contender, Setting, contender
-from benchmarks.timing import in_turn, ratio
+from benchmarks.timing import in_turn, ratio, timed
 from jaxconv.window import make_window
 
 Row = dict[str, Any]
@@ -73,9 +73,25 @@ def measured(running: Mapping[str, Contender], rounds: int, patience: float, in_
         "seconds": seconds,
         "median": {name: statistics.median(taken) for name, taken in seconds.items()},
         "ratio": {name: ratio(taken, ours) for name, taken in seconds.items() if ours and name != "jaxconv"},
-        "compile_seconds": {name: one.compile_seconds for name, one in running.items() if one.compile_seconds},
+        "compile_seconds": _compile_seconds(running),
         "temporaries": {name: one.temporaries for name, one in running.items() if one.temporaries is not None},
     }
+
+
+def _compile_seconds(running: Mapping[str, Contender]) -> dict[str, float]:
+    """Medians of the time to trace, lower and compile each program anew, in turn; none where it may come from a cache on disk."""
+    programs = {name: one.compile for name, one in running.items() if one.compile is not None}
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return {}
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    for _ in range(_COMPILED):
+        for name, compile in programs.items():
+            jax.clear_caches()
+            seconds[name].append(timed(compile))
+    return {name: statistics.median(taken) for name, taken in seconds.items()}
+
+
+_COMPILED = 3
 
 
 def unfolded_bytes(case: Case, dtype: str) -> int:

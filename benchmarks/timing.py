@@ -26,7 +26,7 @@ def in_turn(calls: Mapping[str, Callable[[], Any]], rounds: int, patience: float
     slow = set()
     for name, call in calls.items():
         call()
-        taken = _timed(call)
+        taken = timed(call)
         if taken > patience:
             seconds[name].append(taken)
             slow.add(name)
@@ -37,14 +37,15 @@ def in_turn(calls: Mapping[str, Callable[[], Any]], rounds: int, patience: float
             begun = time.perf_counter()
             while time.perf_counter() - begun < _WARM:
                 calls[name]()
-            seconds[name].append(_timed(calls[name]))
+            seconds[name].append(timed(calls[name]))
     return seconds
 
 
 _WARM = 0.01
 
 
-def _timed(call: Callable[[], Any]) -> float:
+def timed(call: Callable[[], Any]) -> float:
+    """Seconds of one call."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
