@@ -122,9 +122,16 @@ class Exact:
     # Functions that are not polynomial
 
     def inverse(self, value: PolyElement) -> PolyElement:
-        """`1/value`, with constants and common powers taken out first, so that equal inverses look equal."""
-        if not value:
+        """`1/value`, with constants and common powers taken out first, so that equal inverses look equal.
+
+        Raises:
+            ZeroDivisionError: `value` is zero, by the relations of its atoms at the latest.
+            Undecidable: it is zero at the generic point, but by no rule: of an inverse of zero everything would follow.
+        """
+        if self.vanishes(value):
             raise ZeroDivisionError("division by zero, exactly")
+        if self._seems_zero(value):
+            raise Undecidable(f"whether there is an inverse of {self.text(value):.200}")
         scale, powers, rest = self._without_content(value)
         result = self.ring.ground_new(1 / scale)
         for place, power in powers:
@@ -146,7 +153,7 @@ class Exact:
             root = Fraction(sp.integer_nthroot(number.numerator, 2)[0], sp.integer_nthroot(number.denominator, 2)[0])
             if root * root == number:
                 return self.constant(root)
-        return self._atom("sqrt", value)
+        return self.ring.zero if self.vanishes(value) else self._atom("sqrt", value)
 
     def exp(self, value: PolyElement) -> PolyElement:
         """A product over the terms of `value`: exp of a sum is the product of exps, and exp of a log its argument."""
@@ -226,6 +233,16 @@ class Exact:
                     value, place, lambda power, g=gen, c=cos: (1 - c**2) ** (power // 2) * g ** (power % 2)
                 )
         return not value
+
+    def _seems_zero(self, value: PolyElement) -> bool:
+        """Whether `value` is zero to all known digits at the generic point, where it is real."""
+        if self.is_rational(value):
+            return False
+        try:
+            known, scale = self.value_and_scale(value)
+        except NotReal:
+            return False
+        return abs(known) <= scale * NOISE
 
     def is_rational(self, value: PolyElement) -> bool:
         """Whether `value` is a rational function of the inputs, for which `vanishes` decides."""

@@ -44,6 +44,10 @@ WRONG_RULES = {
         with_rule(lambda x: jnp.where(abs(x) < 5, x * x / 2, 5 * (abs(x) - 2.5)), lambda s, g: (g * s[0],)),
         [(3,)],
     ),
+    "a root of what is zero, of which everything would follow": (
+        with_rule(lambda x: jnp.sqrt(x / x - 1), lambda s, g: (7 * g,)),
+        [(1,)],
+    ),
     "sqrt(x^2) taken for x": (with_rule(lambda x: jnp.sqrt(x * x), lambda s, g: (g,)), [(1,)]),
     "a key in int32 that wraps": (
         with_rule(lambda x: lax.sort_key_val(jnp.array([2**31 - 1, -5], jnp.int32), x)[1], lambda s, g: (g,)),
@@ -58,6 +62,7 @@ def test_a_wrong_rule_is_refuted(name):
     assert prove_vjp(function, *shapes).outcome == "refuted"
 
 
+FIRST = np.array([True, False])
 SEVEN_TENTHS = jnp.float32(0.7)
 
 UNEQUAL = {
@@ -79,6 +84,16 @@ UNEQUAL = {
         [(), (), ()],
     ),
     "2.5 rounded to even": (lambda x: x * lax.round(jnp.float32(2.5)), lambda x: 2 * x, [()]),
+    "sine and cosine of an infinity": (
+        lambda x: jnp.sin(jnp.where(FIRST, x, jnp.inf)) ** 2 + jnp.cos(jnp.where(FIRST, x, jnp.inf)) ** 2,
+        lambda x: jnp.ones(2),
+        [(2,)],
+    ),
+    "a root of -inf": (
+        lambda x: jnp.sqrt(jnp.where(FIRST, x, -jnp.inf)),
+        lambda x: jnp.where(FIRST, jnp.sqrt(x), -jnp.inf),
+        [(2,)],
+    ),
     "NaN taken for a number": (lambda x: jnp.maximum(x, jnp.nan), lambda x: x, [(2,)]),
     "isnan": (
         lambda x: jnp.where(jnp.isnan(jnp.take(x, jnp.array([0, 7]), mode="fill")), 0.0, 1.0),
@@ -99,6 +114,22 @@ EQUAL = {
         lambda x: jax.nn.softmax(jnp.where(jnp.array([True, False, True]), x, -jnp.inf)),
         lambda x: jnp.zeros(3).at[jnp.array([0, 2])].set(jax.nn.softmax(x[jnp.array([0, 2])])),
         [(3,)],
+    ),
+    "a sigmoid of a mask": (
+        lambda x: jax.nn.sigmoid(jnp.where(FIRST, x, -jnp.inf)),
+        lambda x: jnp.where(FIRST, jax.nn.sigmoid(x), 0.0),
+        [(2,)],
+    ),
+    "tanh of a mask": (
+        lambda x: jnp.tanh(jnp.where(FIRST, x, -jnp.inf)),
+        lambda x: jnp.where(FIRST, jnp.tanh(x), -1.0),
+        [(2,)],
+    ),
+    "an infinity in a product": (lambda x: jnp.exp(x).at[1].set(jnp.inf).prod(), lambda x: jnp.inf, [(2,)]),
+    "an infinity in a sum": (
+        lambda x: jnp.cumsum(jnp.where(FIRST, x, jnp.inf)),
+        lambda x: x.at[1].add(jnp.inf),
+        [(2,)],
     ),
     "a branch that divides by zero, not taken": (
         lambda x: jnp.where(x > 0, 1 / jax.nn.relu(x), 0.0),
@@ -150,6 +181,18 @@ def test_noise_does_not_decide_a_branch():
     verdict = prove_equal(lambda x: jnp.where(jnp.log(jnp.exp(x)) != x, x, 2 * x), lambda x: x, (1,))
     assert verdict.outcome == "undecided"
     assert "no rule decides the sign of" in str(verdict)
+
+
+@pytest.mark.parametrize("times", [1, 7])
+def test_an_inverse_of_what_no_rule_tells_from_zero_is_undecided(times):
+    """sqrt(x^2) - x is zero where x is positive: times that, every difference would vanish."""
+
+    def zero(x):
+        return jnp.sqrt(x * x) - x
+
+    verdict = prove_equal(lambda x: times * zero(x) / zero(x), lambda x: jnp.ones(1), (1,))
+    assert verdict.outcome == "undecided"
+    assert "no rule decides whether there is an inverse of" in str(verdict)
 
 
 def test_nothing_is_no_proof():

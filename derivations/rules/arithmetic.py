@@ -34,12 +34,12 @@ def sign_of(exact: Any, value: Any) -> float:
     return exact.sign(value)
 
 
-def _sum(exact: Any, a: Any, b: Any) -> Any:
+def added(exact: Any, a: Any, b: Any) -> Any:
     special = [value for value in (a, b) if isinstance(value, float)]
     return sum(special) if special else a + b
 
 
-def _product(exact: Any, a: Any, b: Any) -> Any:
+def multiplied(exact: Any, a: Any, b: Any) -> Any:
     if isinstance(a, float) or isinstance(b, float):
         sign = sign_of(exact, a) * sign_of(exact, b)
         return math.nan if sign == 0 or math.isnan(sign) else sign * math.inf
@@ -49,7 +49,10 @@ def _product(exact: Any, a: Any, b: Any) -> Any:
 def _inverse(exact: Any, value: Any) -> Any:
     if isinstance(value, float):
         return math.nan if math.isnan(value) else exact.ring.zero
-    return exact.inverse(value) if value and not exact.vanishes(value) else math.inf
+    try:
+        return exact.inverse(value)
+    except ZeroDivisionError:
+        return math.inf
 
 
 def _exp(exact: Any, value: Any) -> Any:
@@ -61,8 +64,21 @@ def _exp(exact: Any, value: Any) -> Any:
 def _log(exact: Any, value: Any) -> Any:
     if isinstance(value, float):
         return value if value > 0 else math.nan
+    if exact.vanishes(value):
+        return -math.inf
     number = exact.number(value)
-    return exact.log(value) if number is None or number > 0 else -math.inf if number == 0 else math.nan
+    return exact.log(value) if number is None or number > 0 else math.nan
+
+
+def _sqrt(exact: Any, value: Any) -> Any:
+    if isinstance(value, float):
+        return math.nan if value < 0 else value
+    return exact.sqrt(value)
+
+
+def _periodic(function: Callable) -> Callable:
+    """`function(exact, value)`, which has no limit at infinity."""
+    return lambda exact, value: math.nan if isinstance(value, float) else function(exact, value)
 
 
 def _each(function: Callable) -> Callable:
@@ -70,39 +86,39 @@ def _each(function: Callable) -> Callable:
     return lambda exact, params, *x: elementwise(lambda *entries: function(exact, *entries), *x)
 
 
-rule("add", "add_any")(_each(_sum))
-rule("sub")(_each(lambda exact, a, b: _sum(exact, a, -b)))
-rule("mul")(_each(_product))
+rule("add", "add_any")(_each(added))
+rule("sub")(_each(lambda exact, a, b: added(exact, a, -b)))
+rule("mul")(_each(multiplied))
 rule("neg")(_each(lambda exact, u: -u))
-rule("square")(_each(lambda exact, u: _product(exact, u, u)))
-rule("div")(_each(lambda exact, a, b: _product(exact, a, _inverse(exact, b))))
+rule("square")(_each(lambda exact, u: multiplied(exact, u, u)))
+rule("div")(_each(lambda exact, a, b: multiplied(exact, a, _inverse(exact, b))))
 rule("exp")(_each(_exp))
-rule("exp2")(_each(lambda exact, u: _exp(exact, _product(exact, u, exact.log(exact.constant(2))))))
-rule("expm1")(_each(lambda exact, u: _sum(exact, _exp(exact, u), exact.constant(-1))))
+rule("exp2")(_each(lambda exact, u: _exp(exact, multiplied(exact, u, exact.log(exact.constant(2))))))
+rule("expm1")(_each(lambda exact, u: added(exact, _exp(exact, u), exact.constant(-1))))
 rule("log")(_each(_log))
-rule("log1p")(_each(lambda exact, u: _log(exact, _sum(exact, u, exact.ring.one))))
-rule("sin")(_each(lambda exact, u: exact.sin(u)))
-rule("cos")(_each(lambda exact, u: exact.cos(u)))
-rule("tan")(_each(lambda exact, u: exact.sin(u) * _inverse(exact, exact.cos(u))))
-rule("sqrt")(_each(lambda exact, u: u if isinstance(u, float) else exact.sqrt(u)))
-rule("rsqrt")(_each(lambda exact, u: _inverse(exact, u if isinstance(u, float) else exact.sqrt(u))))
+rule("log1p")(_each(lambda exact, u: _log(exact, added(exact, u, exact.ring.one))))
+rule("sin")(_each(_periodic(lambda exact, u: exact.sin(u))))
+rule("cos")(_each(_periodic(lambda exact, u: exact.cos(u))))
+rule("tan")(_each(_periodic(lambda exact, u: multiplied(exact, exact.sin(u), _inverse(exact, exact.cos(u))))))
+rule("sqrt")(_each(_sqrt))
+rule("rsqrt")(_each(lambda exact, u: _inverse(exact, _sqrt(exact, u))))
 
 
-@rule("logistic")
-def _logistic(exact, params, x):
+def _logistic(exact: Any, value: Any) -> Any:
     """`e^u / (1 + e^u)`: in terms of exp, so that its identities are algebra."""
-    return elementwise(lambda u: exact.exp(u) * exact.inverse(1 + exact.exp(u)), x)
+    if value == math.inf:
+        return exact.ring.one
+    grown = _exp(exact, value)
+    return multiplied(exact, grown, _inverse(exact, added(exact, exact.ring.one, grown)))
 
 
-@rule("tanh")
-def _tanh(exact, params, x):
-    """`(e^2u - 1) / (e^2u + 1)`, for the same reason."""
-    return elementwise(lambda u: (exact.exp(2 * u) - 1) * exact.inverse(exact.exp(2 * u) + 1), x)
+rule("logistic")(_each(_logistic))
+rule("tanh")(_each(lambda exact, u: added(exact, 2 * _logistic(exact, 2 * u), exact.constant(-1))))
 
 
 def power(exact: Any, base: Any, exponent: Fraction) -> Any:
     """`base ** exponent` for a rational: roots of two by sqrt, others by exp and log."""
-    if isinstance(base, float):
+    if isinstance(base, float) and exponent.denominator > 1:
         raise NotImplementedError(f"{base} to the power of {exponent}")
     if exponent < 0:
         return _inverse(exact, power(exact, base, -exponent))
@@ -112,7 +128,7 @@ def power(exact: Any, base: Any, exponent: Fraction) -> Any:
         return base ** int(exponent)
     if exponent.denominator == 2:
         return exact.sqrt(base) ** int(2 * exponent)
-    return _exp(exact, _product(exact, exact.constant(exponent), _log(exact, base)))
+    return _exp(exact, multiplied(exact, exact.constant(exponent), _log(exact, base)))
 
 
 rule("integer_pow")(lambda exact, params, x: elementwise(lambda u: power(exact, u, Fraction(params["y"])), x))
@@ -122,7 +138,9 @@ rule("integer_pow")(lambda exact, params, x: elementwise(lambda u: power(exact, 
 def _pow(exact, params, x, y):
     def one(base, exponent):
         known = Fraction(int(exponent)) if isinstance(exponent, (int, np.integer)) else exact.number(exponent)
-        return _exp(exact, _product(exact, exponent, _log(exact, base))) if known is None else power(exact, base, known)
+        return (
+            _exp(exact, multiplied(exact, exponent, _log(exact, base))) if known is None else power(exact, base, known)
+        )
 
     return elementwise(one, x, y)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from derivations.interpreter import UnsupportedPrimitive, rule
-from derivations.rules.arithmetic import compare
+from derivations.rules.arithmetic import added, compare, multiplied
 
 
 def _start(x: np.ndarray, sizes: tuple, indices: tuple) -> list[int]:
@@ -65,14 +65,15 @@ def _merged(batch: tuple, offset: tuple, offset_axes: tuple) -> tuple:
 def _gather(exact, params, x, indices):
     numbers, sizes, mode = params["dimension_numbers"], params["slice_sizes"], str(params["mode"])
     offset_axes = numbers.offset_dims
-    shape = [0] * (indices.ndim - 1 + len(offset_axes))
     windows = [
         s for axis, s in enumerate(sizes) if axis not in (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
     ]
     inside, outside = iter(windows), iter(indices.shape[:-1])
-    shape = [next(inside) if axis in offset_axes else next(outside) for axis in range(len(shape))]
+    shape = [
+        next(inside) if axis in offset_axes else next(outside) for axis in range(indices.ndim - 1 + len(offset_axes))
+    ]
     result = np.empty(shape, x.dtype)
-    result[...] = _filling(exact, params, x)
+    result[...] = _filling(exact, params)
     for batch, offset, at in _positions(
         x.shape, sizes, numbers.collapsed_slice_dims, numbers.start_index_map,
         numbers.operand_batching_dims, indices, numbers.start_indices_batching_dims, "CLIP" in mode or "IN_BOUNDS" in mode,
@@ -82,11 +83,9 @@ def _gather(exact, params, x, indices):
     return result
 
 
-def _filling(exact, params, x):
+def _filling(exact, params):
     """What a gather puts where an index is outside: NaN for floating point, unless told otherwise."""
     value = params.get("fill_value")
-    if x.dtype != object:
-        return 0 if value is None else value
     return float("nan") if value is None else exact.constant(value)
 
 
@@ -106,20 +105,20 @@ def _scatter(combine):
             indices, numbers.scatter_indices_batching_dims, "CLIP" in str(params["mode"]),
         ):  # fmt: skip
             if at is not None:
-                result[at] = combine(result[at], updates[_merged(batch, offset, numbers.update_window_dims)])
+                result[at] = combine(exact, result[at], updates[_merged(batch, offset, numbers.update_window_dims)])
         return result
 
     return run
 
 
-def _put(old, new):
+def _put(exact, old, new):
     return new
 
 
 rule("scatter")(_scatter(_put))
-rule("scatter-add", "scatter_add")(_scatter(lambda old, new: old + new))
-rule("scatter-sub", "scatter_sub")(_scatter(lambda old, new: old - new))
-rule("scatter-mul", "scatter_mul")(_scatter(lambda old, new: old * new))
+rule("scatter-add", "scatter_add")(_scatter(added))
+rule("scatter-sub", "scatter_sub")(_scatter(lambda exact, old, new: added(exact, old, -new)))
+rule("scatter-mul", "scatter_mul")(_scatter(multiplied))
 
 
 @rule("sort")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from derivations.interpreter import is_symbolic, rule
-from derivations.rules.arithmetic import extreme
+from derivations.rules.arithmetic import added, elementwise, extreme, multiplied
 
 
 def _reduced(function: Callable, x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
@@ -33,7 +33,13 @@ def _extreme(exact, entries, sign):
 
 
 rule("reduce_sum")(lambda exact, params, x: _reduced(lambda e: _total(exact, e), x, params["axes"]))
-rule("reduce_prod")(lambda exact, params, x: _reduced(lambda e: math.prod(e, start=exact.ring.one), x, params["axes"]))
+rule("reduce_prod")(
+    lambda exact, params, x: _reduced(
+        lambda entries: functools.reduce(lambda a, b: multiplied(exact, a, b), entries, exact.ring.one),
+        x,
+        params["axes"],
+    )
+)
 rule("reduce_max")(lambda exact, params, x: _reduced(lambda e: _extreme(exact, e, 1), x, params["axes"]))
 rule("reduce_min")(lambda exact, params, x: _reduced(lambda e: _extreme(exact, e, -1), x, params["axes"]))
 
@@ -68,8 +74,13 @@ def _cumulative(step: Callable) -> Callable:
     return run
 
 
-rule("cumsum")(_cumulative(lambda exact, x, y: x + y))
-rule("cumprod")(_cumulative(lambda exact, x, y: x * y))
+def _entries(function: Callable) -> Callable:
+    """`function(exact, ...)` of two rows, entry by entry."""
+    return lambda exact, x, y: elementwise(lambda a, b: function(exact, a, b), x, y)
+
+
+rule("cumsum")(_cumulative(_entries(added)))
+rule("cumprod")(_cumulative(_entries(multiplied)))
 rule("cummax")(_cumulative(lambda exact, x, y: extreme(exact, x, y, 1)))
 rule("cummin")(_cumulative(lambda exact, x, y: extreme(exact, x, y, -1)))
 
@@ -83,11 +94,14 @@ def _dot_general(exact, params, x, y):
     shape = [x.shape[axis] for axis in batch[0]]
     result = np.empty((left.shape[0], left.shape[1], right.shape[1]), object)
     for b, i, j in np.ndindex(result.shape):
-        pairs = list(zip(left[b, i], right[b, j], strict=True))
-        if any(isinstance(entry, float) for pair in pairs for entry in pair):
-            raise NotImplementedError("an infinity or NaN in a product of tensors")
-        result[b, i, j] = exact.sum_of_products(pairs)
+        result[b, i, j] = _sum_of_products(exact, list(zip(left[b, i], right[b, j], strict=True)))
     return result.reshape((*shape, *rows, *columns))
+
+
+def _sum_of_products(exact, pairs):
+    if any(isinstance(entry, float) for pair in pairs for entry in pair):
+        raise NotImplementedError("an infinity or NaN in a product of tensors")
+    return exact.sum_of_products(pairs)
 
 
 def _matrices(x: np.ndarray, contract: tuple, batch: tuple) -> tuple[np.ndarray, list[int]]:
@@ -139,7 +153,7 @@ def _conv(exact, params, x, y):
             tap, cell = zip(*choice, strict=True) if choice else ((), ())
             for c in range(y.shape[1]):
                 pairs.append((x[(sample, group * y.shape[1] + c, *cell)], y[(o, c, *tap)]))
-        result[(n, o, *place)] = exact.sum_of_products(pairs)
+        result[(n, o, *place)] = _sum_of_products(exact, pairs)
     return result.transpose(np.argsort(numbers.out_spec))
 
 
