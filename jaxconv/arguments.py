@@ -1,5 +1,6 @@
 """What the public functions ask of their arguments: arrays, dtypes, channels. Each check raises by name."""
 
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -52,7 +53,7 @@ def check_rank(name: str, weight: Any, rank: int) -> None:
 
 
 def operands(
-    input: Any, weight: Any, bias: Any, precision: Any, preferred_element_type: Any, rank: int | None = None
+    input: Any, weight: Any, bias: Any, preferred_element_type: Any, rank: int | None = None
 ) -> tuple[Array, bool, Array, Array | None, Any]:
     """The arrays of a convolution with the input's batch axis, whether that was there, and the dtype of the result.
 
@@ -68,7 +69,6 @@ def operands(
     input, batched = with_batch("input", input, weight.ndim - 2 if rank is None else rank)
     bias = None if bias is None else inexact_array("bias", bias)
     check_dtypes(input, weight, bias)
-    check_precision(precision)
     return input, batched, weight, bias, result_dtype(input.dtype, preferred_element_type)
 
 
@@ -99,7 +99,7 @@ def check_channels(channels: int, weight: Array, bias: Array | None, groups: int
         told = "weight.shape[0]" if transposed else f"weight.shape[1] = {part} times groups = {groups}"
         raise ValueError(f"`input` must have {in_channels} channels ({told}), got {channels}")
     if bias is not None and bias.shape != (out_channels,):
-        raise ValueError(f"`bias` must have shape {(out_channels,)}, one entry an output channel, got {bias.shape}")
+        raise ValueError(f"`bias` must have shape {(out_channels,)}, one entry per output channel, got {bias.shape}")
 
 
 def check_dtypes(input: Array, weight: Array, bias: Array | None) -> None:
@@ -108,13 +108,26 @@ def check_dtypes(input: Array, weight: Array, bias: Array | None) -> None:
             raise TypeError(f"`{argument}` must have the dtype of `input`, {input.dtype}, got {array.dtype}")
 
 
-def check_precision(precision: Any) -> None:
+def one_precision(precision: Any) -> Any:
+    """What `jax.lax` takes for both factors of a product: of a pair the higher one, as it depends on the order of summation which
+    factor is on the left."""
     try:
-        hash(precision)
-    except TypeError as error:
-        raise TypeError(
+        _check_precision(precision)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
             f"`precision` must be one of jax.lax.PrecisionLike, or a tuple of two, got {precision!r}"
         ) from error
+    return max(map(lax.Precision, precision), key=_RISING.index) if isinstance(precision, tuple) else precision
+
+
+_RISING = (lax.Precision.DEFAULT, lax.Precision.HIGH, lax.Precision.HIGHEST)
+
+
+@cache
+def _check_precision(precision: Any) -> None:
+    """Asks JAX, which has no public function for it."""
+    number = jax.ShapeDtypeStruct((1,), jnp.float32)
+    jax.eval_shape(partial(lax.dot, precision=precision), number, number)
 
 
 def varying_alike(*arrays: Array | None) -> tuple[Array | None, ...]:

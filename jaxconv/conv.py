@@ -7,7 +7,16 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from jaxconv import choice, evaluation, formulas
-from jaxconv.arguments import accumulator, check_channels, check_rank, image_sizes, is_last, operands, varying_alike
+from jaxconv.arguments import (
+    accumulator,
+    check_channels,
+    check_rank,
+    image_sizes,
+    is_last,
+    one_precision,
+    operands,
+    varying_alike,
+)
 from jaxconv.convolution import Convolution
 from jaxconv.differentiation import bilinear
 from jaxconv.pad import pad_for_mode
@@ -52,7 +61,7 @@ def conv(
             `(*spatial, C)`, which costs no transpose. The weight is the same.
         engine: in which order the sums are taken: "auto" (by the rule of `jaxconv.choice`), "stream", "fold", "taps",
             "batched", "blocks", "phases" or "materialise".
-        precision: of the products, as in `jax.lax.dot_general`; a tuple is for (input, weight).
+        precision: of the products, as in `jax.lax.dot_general`; of a tuple for (input, weight) the higher one is for both.
         preferred_element_type: dtype of the result, and of the sums that it is rounded from where those are not wider:
             the input's (the default) or a wider one of its kind. Sums are carried in float32 at least and rounded once.
 
@@ -66,7 +75,7 @@ def conv(
         ValueError: a wrong rank, channels or groups that do not match, a size below 1, a negative padding, `"same"`
             with a stride, a kernel larger than the padded input, a padding that its mode cannot fill.
     """
-    input, batched, weight, bias, result = operands(input, weight, bias, precision, preferred_element_type)
+    input, batched, weight, bias, result = operands(input, weight, bias, preferred_element_type)
     groups = integer("groups", groups, 1)
     last = is_last(data_format)
     choice.check_engine(engine)
@@ -75,7 +84,9 @@ def conv(
     input, window = pad_for_mode(input, window, padding_mode, 1 if last else 2)
     _, spatial, _ = image_sizes(input, last)
     window.output_size(spatial)
-    convolution = Convolution(window, spatial, groups, precision, result, accumulator(result), last, engine)
+    convolution = Convolution(
+        window, spatial, groups, one_precision(precision), result, accumulator(result), last, engine
+    )
     output = _convolve(convolution, *varying_alike(input, weight, bias))
     return output if batched else output[0]
 

@@ -8,7 +8,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from jaxconv import formulas
-from jaxconv.arguments import accumulator, check_channels, is_last, operands, varying_alike
+from jaxconv.arguments import accumulator, check_channels, is_last, one_precision, operands, varying_alike
 from jaxconv.convolution import Convolution
 from jaxconv.differentiation import bilinear
 from jaxconv.pad import pad_for_mode
@@ -56,7 +56,7 @@ def conv_local(
         raise ValueError(
             f"`weight` must be (C_out, C_in/groups, *kernel, *out_spatial), with as many kernel as output axes, got {shape}"
         )
-    input, batched, weight, bias, result = operands(input, weight, bias, precision, preferred_element_type, rank=rank)
+    input, batched, weight, bias, result = operands(input, weight, bias, preferred_element_type, rank=rank)
     groups = integer("groups", groups, 1)
     window = make_window(shape[2 : 2 + rank], stride, padding, dilation, rank)
     last = is_last(data_format)
@@ -65,9 +65,13 @@ def conv_local(
     out_spatial = window.output_size(input.shape[2:])
     if shape[2 + rank :] != out_spatial:
         raise ValueError(f"`weight` must end in the output's size {out_spatial}, got shape {shape}")
-    own_bias = bias is not None and bias.shape == (shape[0], *out_spatial)
-    check_channels(input.shape[1], weight, None if own_bias else bias, groups)
-    convolution = Convolution(window, input.shape[2:], groups, precision, result, accumulator(result))
+    shapes = ((shape[0],), (shape[0], *out_spatial))
+    if bias is not None and bias.shape not in shapes:
+        raise ValueError(
+            f"`bias` must have shape {shapes[0]}, or {shapes[1]} for one of its own at every position, got {bias.shape}"
+        )
+    check_channels(input.shape[1], weight, None, groups)
+    convolution = Convolution(window, input.shape[2:], groups, one_precision(precision), result, accumulator(result))
     output = _convolve_locally(convolution, *varying_alike(input, weight, bias))
     output = jnp.moveaxis(output, 1, -1) if last else output
     return output if batched else output[0]

@@ -11,7 +11,16 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from jaxconv import choice, evaluation
-from jaxconv.arguments import accumulator, check_channels, check_rank, image_sizes, is_last, operands, varying_alike
+from jaxconv.arguments import (
+    accumulator,
+    check_channels,
+    check_rank,
+    image_sizes,
+    is_last,
+    one_precision,
+    operands,
+    varying_alike,
+)
 from jaxconv.conv import summed_to_bias
 from jaxconv.convolution import Convolution
 from jaxconv.differentiation import bilinear
@@ -59,7 +68,7 @@ def conv_transpose(
         TypeError: as `conv`.
         ValueError: as `conv`; an `output_padding` that is not below stride or dilation; an output without cells.
     """
-    input, batched, weight, bias, result = operands(input, weight, bias, precision, preferred_element_type)
+    input, batched, weight, bias, result = operands(input, weight, bias, preferred_element_type)
     groups = integer("groups", groups, 1)
     last = is_last(data_format)
     choice.check_engine(engine)
@@ -68,7 +77,9 @@ def conv_transpose(
     if isinstance(padding, str):
         raise ValueError(f"`padding` of a transposed convolution must be made of integers, got {padding!r}")
     window, spatial = _adjoint_window(sizes, weight.shape[2:], stride, padding, output_padding, dilation)
-    convolution = Convolution(window, spatial, groups, precision, result, accumulator(result), last, engine)
+    convolution = Convolution(
+        window, spatial, groups, one_precision(precision), result, accumulator(result), last, engine
+    )
     output = _convolve_transposed(convolution, *varying_alike(input, weight, bias))
     return output if batched else output[0]
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxconv.shapes import FlatBias, FlatOutput, FlatWeight, U
+from jaxconv.window import integer
 
 
 def flat(output: Array) -> FlatOutput:
@@ -56,6 +57,7 @@ def bias_gradient(cotangent: FlatOutput, preferred_element_type=None) -> FlatBia
 
 def _check(groups: int, u: Any = None, weight: Any = None, cotangent: Any = None) -> None:
     """Refuses operands of eqs. 2-4 whose shapes do not fit each other, before a product could broadcast them."""
+    groups = integer("groups", groups, 1)
     rows = None if weight is None else weight.shape[0]
     for name, array, axes in (("u", u, 3), ("weight", weight, 2), ("cotangent", cotangent, 3)):
         if array is not None and array.ndim != axes:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
-from jaxconv.arguments import check_channels, check_dtypes, check_precision, inexact_array, result_dtype
+from jaxconv.arguments import check_channels, check_dtypes, inexact_array, one_precision, result_dtype
 from jaxconv.conv import conv
 from jaxconv.unfold import unfold
 from jaxconv.window import integer, is_sequence
@@ -63,7 +63,7 @@ def conv_general_dilated(
     if 0 in weight.shape[2:]:
         raise ValueError(f"`rhs` must have no empty spatial axis, got shape {rhs.shape}")
     check_dtypes(input, weight, None)
-    check_precision(precision)
+    precision = one_precision(precision)
     result = result_dtype(input.dtype, preferred_element_type)
     rank = input.ndim - 2
     strides = _integers("window_strides", window_strides, rank)

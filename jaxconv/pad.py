@@ -22,7 +22,7 @@ def pad_for_mode(input: Array, window: Window, mode: str, first_axis: int) -> tu
     """
     if mode == "zeros":
         return input, window
-    if mode not in _MODES:
+    if not isinstance(mode, str) or mode not in _MODES:
         raise ValueError(f'`padding_mode` must be "zeros", "reflect", "replicate" or "circular", got {mode!r}')
     name, beyond = _MODES[mode]
     for axis, (size, sides) in enumerate(zip(input.shape[first_axis:], window.padding, strict=False)):

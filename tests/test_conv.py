@@ -10,10 +10,12 @@ import torch.nn.functional as F
 from geometries import GEOMETRIES, Geometry, geometries
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.lax import Precision
 from oracle import assert_right, forward_and_backward, lax_conv, torch_results
 
 import jaxconv
 from jaxconv.choice import ENGINES
+from jaxconv.engines import NAMES
 from jaxconv.rounding import error_bound
 
 NAMED = pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda g: g.name)
@@ -105,13 +107,17 @@ def test_preferred_element_type_is_the_dtype_of_sums_and_result(dtype, wide):
     assert_right(geometry, arrays, results, wide)
 
 
-@pytest.mark.parametrize("engine", ["fold", "materialise", "stream"])
-def test_precision_reaches_every_product(engine):
-    geometry = Geometry("precision", (2, 4, 6, 6), (4, 2, 3, 3), {"groups": 2})
+@pytest.mark.parametrize(
+    "precision", ["highest", ("highest", "default"), ("default", "highest"), (Precision.HIGH, Precision.HIGHEST)]
+)
+@pytest.mark.parametrize("engine", [name for name in NAMES if name != "taps"])  # which multiplies entry by entry
+def test_precision_reaches_every_product(engine, precision):
+    """Both factors have the higher one of a pair: an engine may have the weight on either side."""
+    geometry = Geometry("precision", (2, 4, 36), (4, 2, 12), {"groups": 2})
     arrays = tuple(map(jnp.asarray, geometry.arrays(np.float32)))
 
     def both(input, weight, bias, cotangent):
-        options = {**geometry.options, "precision": jax.lax.Precision.HIGHEST, "engine": engine}
+        options = {**geometry.options, "precision": precision, "engine": engine}
         return jax.vjp(lambda *a: jaxconv.conv(*a, **options), input, weight, bias)[1](cotangent)
 
     text = str(jax.make_jaxpr(both)(*arrays))

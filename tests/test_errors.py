@@ -65,6 +65,8 @@ CONV = [
     ((INPUT, WEIGHT), {"preferred_element_type": jnp.bfloat16}, TypeError, r"one of float32, float64 .*got bfloat16"),
     ((INPUT, WEIGHT), {"stride": 2**31}, ValueError, r"`stride` must be at most 2147483647, got 2147483648"),
     ((INPUT, WEIGHT), {"precision": ["highest"]}, TypeError, r"`precision` must be one of .*got \['highest'\]"),
+    ((INPUT, WEIGHT), {"precision": "bogus"}, ValueError, r"`precision` must be one of .*got 'bogus'"),
+    ((INPUT, WEIGHT), {"padding_mode": ["reflect"]}, ValueError, r"`padding_mode` must be .*got \['reflect'\]"),
     ((INPUT, WEIGHT), {"preferred_element_type": "nonsense"}, TypeError, r"must be a dtype, got 'nonsense'"),
 ]
 
@@ -154,6 +156,7 @@ FORMULAS = [
     (formulas.output, ((2, 8, 5), (6, 4)), 3, r"`groups` must divide the 8 channels of `u`, got groups=3"),
     (formulas.output, ((8, 5), (6, 8)), 1, r"`u` must have 3 axes, got shape \(8, 5\)"),
     (formulas.unfolded_gradient, ((2, 6, 5), (5, 8)), 1, r"`cotangent` must have 5 channels.*got 6"),
+    (formulas.output, ((2, 8, 5), (6, 8)), 0, r"`groups` must be at least 1, got 0"),
     (formulas.unfolded_gradient, ((2, 6, 5), (3, 8)), 2, r"`groups` must divide the 3 rows of `weight`"),
     (formulas.weight_gradient, ((2, 6, 5), (1, 8, 5)), 1, r"`u` and `cotangent` must agree in axes 0 and 2"),
 ]

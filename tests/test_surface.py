@@ -113,6 +113,13 @@ def test_a_local_weight_that_does_not_fit_is_refused(shape, message):
         jaxconv.conv_local(jnp.ones((1, 4, 6, 5)), jnp.ones(shape))
 
 
+def test_a_local_bias_that_does_not_fit_is_refused():
+    with pytest.raises(
+        ValueError, match=r"`bias` must have shape \(4,\), or \(4, 4, 3\) for one of its own .*got \(3,\)"
+    ):
+        jaxconv.conv_local(jnp.ones((1, 4, 6, 5)), jnp.ones((4, 4, 3, 3, 4, 3)), jnp.ones(3))
+
+
 LAYOUTS = {
     None: ((2, 4, 6, 5), (6, 4, 3, 2)),
     ("NHWC", "HWIO", "NHWC"): ((2, 6, 5, 4), (3, 2, 4, 6)),
