@@ -12,7 +12,7 @@ COLOURS = {"jaxconv": "#1b6ca8", "lax": "#d1495b", "torch": "#edae49", "matmul":
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """One line a case and quantity: ratios with their quartiles; above 1, jaxconv is faster."""
+    """One line per case and quantity: ratios with their quartiles; above 1, jaxconv is faster."""
     told = Table(title="time of the other / time of jaxconv: median [quartiles]", title_justify="left")
     others = [name for name in ("lax", "torch", "matmul") if any(name in row["ratio"] for row in rows)]
     for heading in ("case", "quantity", "jaxconv ms", *others, "temporaries / U", "compile s", "lax s"):
@@ -32,7 +32,7 @@ NETWORK_HEADINGS = ("network", "quantity", "jaxconv ms", "lax", "temporaries MB"
 
 
 def networks(rows: Sequence[Row]) -> Table:
-    """One line a network and quantity: the ratio, and temporaries and compile time of both."""
+    """One line per network and quantity: the ratio, and temporaries and compile time of both."""
     told = Table(title="time of jax.lax / time of jaxconv: median [quartiles]", title_justify="left")
     for heading in NETWORK_HEADINGS:
         told.add_column(heading, justify="left" if heading in NETWORK_HEADINGS[:2] else "right")
@@ -67,7 +67,7 @@ def _seconds(value: float | None) -> str:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The ratios as a table for a document: a line a case, lax / torch for each quantity."""
+    """The ratios as a table for a document: a line per case, lax / torch for each quantity."""
     quantities = list(dict.fromkeys(row["quantity"] for row in rows))
     lines = [f"| case | {' | '.join(quantities)} |", "| --- |" + " ---: |" * len(quantities)]
     for case in dict.fromkeys(row["case"] for row in rows):

@@ -52,7 +52,7 @@ class Atom:
 
 
 class Exact:
-    """A ring with one generator an input, room for atoms, and a generic point.
+    """A ring with one generator per input, room for atoms, and a generic point.
 
     Args:
         names: of the inputs.

@@ -207,6 +207,6 @@ def _picture(geometry: Geometry) -> str:
         f'<div class="grid" style="grid-template-columns:repeat({width},max-content)">{counts}</div>'
         "<figcaption>copies that fold sums</figcaption></figure>"
         f'<figure><div class="grid" style="grid-template-columns:repeat({len(places) + 1},max-content)">{header}{rows}</div>'
-        f"<figcaption>U: a row a tap k, a column an output position l. Kernel {geometry.kernel[0]}×{geometry.kernel[1]}, "
+        f"<figcaption>U: a row per tap k, a column an output position l. Kernel {geometry.kernel[0]}×{geometry.kernel[1]}, "
         f"stride {geometry.stride[0]}, padding {geometry.padding[0][0]}</figcaption></figure></div>"
     )

@@ -105,7 +105,7 @@ def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...
         return whole
     if u <= SMALL_U:
         if name == "fold" and part != "input_gradient" and max(window.stride) > 1:
-            # One tile: what copies are made of at a stride may be more than they are.
+            # One tile: at a stride the source of the copies can be larger than the copies.
             return sys.maxsize
         single = convolution.channels_last and image.dtype.itemsize > 2 and window.rank < 3
         if name == "stream" and part == "output" and single:

@@ -156,7 +156,7 @@ def _of_small_plain(
 
 def _of_small_strided(convolution: Convolution, part: str, weight: tuple[int, ...]) -> tuple[str, int]:
     """For U of at most 16 MB at a stride: `materialise` for windows side by side, which are a view as they are. Else positions
-    are innermost: in a product a sample where these are many, or in `fold`, all of whose axes are unfolded (measured on drawn
+    are innermost: in a product per sample where these are many, or in `fold`, all of whose axes are unfolded (measured on drawn
     layers: `materialise` takes up to six times as long), but for 16-bit numbers and a gradient for every sample."""
     window = convolution.window
     if window.disjoint:
@@ -168,8 +168,8 @@ def _of_small_strided(convolution: Convolution, part: str, weight: tuple[int, ..
 
 def _takes_phases(convolution: Convolution, part: str, weight: tuple[int, ...], fits: bool) -> bool:
     """Whether a stride is taken apart: where a quarter less is moved than U has, and of long rows of few channels, which are
-    copied without gaps then; of eight taps a phase, so that phases are an eighth of U, or four of a signal (measured: of four
-    taps a phase images are slower, and take more memory than they may). Not for the weight gradient of a signal whose small U
+    copied without gaps then; of eight taps per phase, so that phases are an eighth of U, or four of a signal (measured: of four
+    taps per phase images are slower, and take more memory than they may). Not for the weight gradient of a signal whose small U
     has few rows."""
     window, phases = convolution.window, math.prod(convolution.window.stride)
     few_rows = fits and window.rank == 1 and part == "weight_gradient" and math.prod(weight[1:]) <= _FEW_ROWS

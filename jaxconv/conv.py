@@ -50,10 +50,10 @@ def conv(
         input: `(N, C_in, *spatial)`, or `(C_in, *spatial)` without a batch; floating or complex.
         weight: `(C_out, C_in/groups, *kernel)`, of the input's dtype.
         bias: `(C_out,)`, of the input's dtype, or None for none.
-        stride: distance between windows, an int or one an axis.
-        padding: cells of zeros around the input: an int, one an axis, a `(low, high)` pair an axis, `"valid"` (none),
+        stride: distance between windows, an int or one per axis.
+        padding: cells of zeros around the input: an int, one per axis, a `(low, high)` pair per axis, `"valid"` (none),
             or `"same"` (keeps the size, the odd cell on the high side; stride 1 only).
-        dilation: distance between taps, an int or one an axis.
+        dilation: distance between taps, an int or one per axis.
         groups: blocks of channels that do not see each other; divides C_in and C_out.
         padding_mode: what the padding holds: "zeros", or what torch's `nn.Conv2d` means by "reflect" (the input mirrored,
             without its border), "replicate" (the border repeated) and "circular" (the input from its other side).

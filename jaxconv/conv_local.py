@@ -101,7 +101,7 @@ def _output(convolution: Convolution, input: Array, weight: Array, bias: Array |
 
 
 def _input_gradient(convolution: Convolution, weight: Array, cotangent: Array) -> Array:
-    """Eq. 3 with a weight a position, and fold."""
+    """Eq. 3 with a weight per position, and fold."""
     flat = _by_group(convolution, formulas.flat(cotangent))
     by_position = _by_position(convolution, weight).astype(flat.dtype)
     columns = jnp.einsum("gqjk,igqk->igjk", by_position, flat, **convolution.dot)

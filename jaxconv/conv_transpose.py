@@ -53,11 +53,11 @@ def conv_transpose(
         input: `(N, C_in, *spatial)`, or `(C_in, *spatial)` without a batch; floating or complex.
         weight: `(C_in, C_out/groups, *kernel)`, of the input's dtype: that of the convolution whose adjoint this is.
         bias: `(C_out,)`, of the input's dtype, or None for none.
-        stride: distance between the kernels in the output, an int or one an axis.
-        padding: cells left off around the output: an int, one an axis, or a `(low, high)` pair an axis.
-        output_padding: cells added at the high side, an int or one an axis; below `stride` or `dilation`.
+        stride: distance between the kernels in the output, an int or one per axis.
+        padding: cells left off around the output: an int, one per axis, or a `(low, high)` pair per axis.
+        output_padding: cells added at the high side, an int or one per axis; below `stride` or `dilation`.
         groups: blocks of channels that do not see each other; divides C_in and C_out.
-        dilation: distance between taps, an int or one an axis.
+        dilation: distance between taps, an int or one per axis.
         data_format, engine, precision, preferred_element_type: as in `conv`.
 
     Returns:

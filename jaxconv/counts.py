@@ -23,12 +23,12 @@ def unfolded_bytes(convolution: Convolution, weight: tuple[int, ...], image: Arr
 
 
 def samples(convolution: Convolution, image: Array | ShapeDtypeStruct) -> int:
-    """In memory at the same time."""
+    """Samples held in memory at once: the batch times what `jax.vmap` maps."""
     return convolution.mapped * image.shape[0]
 
 
 def cells_moved(convolution: Convolution, part: str, weight: tuple[int, ...], unfolded: int) -> int:
-    """Cells a position that are written: a copy a channel and unfolded tap, and a product, or for a weight gradient a copy of
+    """Cells a position that are written: a copy per channel and unfolded tap, and a product, or for a weight gradient a copy of
     the cotangent, a folded tap and channel of the other side."""
     kernel, (given, other) = weight[2:], channels_of(convolution, part, weight)
     return given * math.prod(kernel[:unfolded]) + other * math.prod(kernel[unfolded:])
@@ -90,8 +90,8 @@ def fewest_moved(convolution: Convolution, part: str, weight: tuple[int, ...], m
     """How many of the first axes to unfold, `most` of them at most, and to fold the others: what moves the least memory.
 
     An axis with a stride is not folded, as most products would be for nothing. The rows of an image with channels first are one
-    run where the last axis alone is folded, so that a row a tap of all axes counts twice where it is of U, and three times where
-    it is of products (measured).
+    run where the last axis alone is folded, so that a row per tap of all axes counts twice where it is of U, and three times
+    where it is of products (measured).
     """
     window, (given, other) = convolution.window, channels_of(convolution, part, weight)
     if part == "input_gradient" and max(window.stride) > 1:

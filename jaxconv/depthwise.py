@@ -42,7 +42,7 @@ Given = Callable[[Array, Start, int], tuple[Array, Start]]
 
 
 def is_by_rows(convolution: Convolution, input: Array, cotangent: Array) -> bool:
-    """Whether a weight gradient is faster row by row: of one channel a group, few taps, and long rows or, channels first, short
+    """Whether a weight gradient is faster row by row: of one channel per group, few taps, and long rows or, channels first, short
     rows of an image."""
     window, groups, rows = convolution.window, convolution.groups, convolution.out_spatial[0]
     channels = [convolution.sizes(image)[2] for image in (input, cotangent)]

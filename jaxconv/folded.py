@@ -1,4 +1,4 @@
-"""What is made of copies that are taken for some of a kernel's taps alone: products with a row a tap of the others, which are
+"""What is made of copies that are taken for some of a kernel's taps alone: products with a row per tap of the others, which are
 added up shifted, and for eq. 4 products with copies of the cotangent, one for each of those.
 
 `fold` has these for whole axes, `blocks` for neighbouring taps of one axis and for their blocks.

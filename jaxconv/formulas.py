@@ -70,7 +70,7 @@ def _check(groups: int, u: Any = None, weight: Any = None, cotangent: Any = None
     if u is not None and weight is not None and u.shape[1] != weight.shape[1] * groups:
         raise ValueError(f"`u` must have {weight.shape[1] * groups} rows (weight.shape[1] * groups), got {u.shape[1]}")
     if cotangent is not None and weight is not None and cotangent.shape[1] != rows:
-        raise ValueError(f"`cotangent` must have {rows} channels, one a row of `weight`, got {cotangent.shape[1]}")
+        raise ValueError(f"`cotangent` must have {rows} channels, one per row of `weight`, got {cotangent.shape[1]}")
     if u is not None and cotangent is not None and (u.shape[0], u.shape[2]) != (cotangent.shape[0], cotangent.shape[2]):
         raise ValueError(f"`u` and `cotangent` must agree in axes 0 and 2, got {u.shape} and {cotangent.shape}")
 
@@ -81,7 +81,7 @@ def _rows(weight: Array, groups: int) -> Array:
 
 
 def _channels(array: Array, groups: int) -> Array:
-    """`(p, channels, r)` as one block of channels a group, `(p, g, channels/g, r)`."""
+    """`(p, channels, r)` as one block of channels per group, `(p, g, channels/g, r)`."""
     return array.reshape(array.shape[0], groups, array.shape[1] // groups, array.shape[2])
 
 

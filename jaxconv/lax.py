@@ -40,9 +40,9 @@ def conv_general_dilated(
     Args:
         lhs, rhs: input and weight, laid out as `dimension_numbers` says; floating or complex, of one dtype.
         window_strides: an int for each spatial axis.
-        padding: "SAME", "SAME_LOWER", "VALID", or a `(low, high)` pair an axis; a negative entry crops.
+        padding: "SAME", "SAME_LOWER", "VALID", or a `(low, high)` pair per axis; a negative entry crops.
         lhs_dilation: spreads the input by this factor an axis; default 1.
-        rhs_dilation: distance between taps an axis; default 1.
+        rhs_dilation: distance between taps, one per axis; default 1.
         dimension_numbers: as in `jax.lax`; default batch, features, spatial for input and output, and out, in, spatial.
         feature_group_count, batch_group_count: as in `jax.lax`; one of them must be 1.
         precision, preferred_element_type: as in `jaxconv.conv`.

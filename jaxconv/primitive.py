@@ -1,4 +1,4 @@
-"""What a convolution is to JAX beside its operations: one of a larger batch under `jax.vmap`, one a device on several.
+"""What a convolution is to JAX beside its operations: one of a larger batch under `jax.vmap`, one per device on several.
 
 Mapped operation by operation, every sample would have tiles of its own, and a product of its own or one whose axes XLA moves
 about. `jax.custom_batching.custom_vmap` has a rule for a whole function, but cannot be differentiated in reverse; so here is a

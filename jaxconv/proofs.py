@@ -180,7 +180,7 @@ def _of_conv_transpose(name: str, function: Callable, geometry: Geometry) -> Ite
 
 
 def _of_conv_local(geometry: Geometry) -> Iterator[Proof]:
-    """Against eq. 2 on the shipped `unfold`, which is proven by itself, with a weight an output position."""
+    """Against eq. 2 on the shipped `unfold`, which is proven by itself, with a weight per output position."""
     input, weight, bias, output = shapes_of(geometry)
     weight = (*weight, *output[2:])
     options = {"stride": geometry.stride, "padding": geometry.padding, "dilation": geometry.dilation}

@@ -3,9 +3,9 @@
 from jaxconv.convolution import Convolution
 from jaxconv.counts import cells_moved
 
-# Pairs of channels in and out a group, of no more of which a product is too little to multiply.
+# At most this many channel pairs per group: too few for a matrix product to pay.
 FEW_PRODUCTS = 16
-# Terms of a cell, of no more of which channels that are last are left where they are.
+# At most this many terms per cell: channels that are last are left in place.
 FEW_TERMS = 16
 _FEW_SUMMED = 4
 _FEW_STRIDED = 32

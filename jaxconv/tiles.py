@@ -286,8 +286,8 @@ def laid_out(array: Array) -> Array:
 
 
 def held(array: Array) -> Callable[[], Array]:
-    """An array for a loop to hold, without axes of one entry, for the sake of `moved`; called in the loop, what is returned gives
-    it those back."""
+    """An array for a loop to hold, without axes of one entry, for the sake of `moved`; called in the loop, the function
+    that is returned restores them."""
     squeezed = jnp.squeeze(array)
     return lambda: squeezed.reshape(array.shape)
 

@@ -36,12 +36,12 @@ def unfold(
 
     Args:
         input: `(N, C, *spatial)` or `(C, *spatial)`, floating or complex.
-        kernel_size: an int, or one an axis. The number of spatial axes is the length of the sequences among
+        kernel_size: an int, or one per axis. The number of spatial axes is the length of the sequences among
             `kernel_size`, `dilation`, `padding` and `stride`; where all are ints there are two axes, as in torch.
-        dilation: distance between taps, an int or one an axis.
-        padding: cells of zeros around the input: an int, one an axis, a `(low, high)` pair an axis, `"valid"` or
+        dilation: distance between taps, an int or one per axis.
+        padding: cells of zeros around the input: an int, one per axis, a `(low, high)` pair per axis, `"valid"` or
             `"same"` (stride 1 only).
-        stride: distance between windows, an int or one an axis.
+        stride: distance between windows, an int or one per axis.
         data_format: "channels_first", or "channels_last" for an input `(N, *spatial, C)` or `(*spatial, C)`; U is the same.
 
     Returns:
@@ -80,7 +80,7 @@ def fold(
 
     Args:
         input: `(N, C * prod(kernel_size), L)` or `(C * prod(kernel_size), L)`, floating or complex.
-        output_size: spatial size of the result, an int or one an axis.
+        output_size: spatial size of the result, an int or one per axis.
         kernel_size, dilation, padding, stride: as in `unfold`, which also says how they give the number of axes.
         data_format: where the result has its channels, "channels_first" or "channels_last".
 

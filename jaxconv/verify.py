@@ -105,7 +105,7 @@ LAYERS = (
 
 
 def run(layers: Iterable[Layer]) -> Iterator[Row]:
-    """Yields a row a layer."""
+    """Yields a row per layer."""
     photos = photographs()
     for index, layer in enumerate(layers):
         yield compare(layer, layer.view(photos), jax.random.key(index))

@@ -187,7 +187,7 @@ def integer(argument: str, value: Any, minimum: int) -> int:
 
 
 def is_sequence(value: Any) -> bool:
-    """Whether `value` lists one entry an axis (a list, a tuple, an array of at least one axis)."""
+    """Whether `value` lists one entry per axis (a list, a tuple, an array of at least one axis)."""
     return not isinstance(value, (str, bytes)) and (isinstance(value, Sequence) or getattr(value, "ndim", 0) > 0)
 
 
@@ -211,7 +211,7 @@ def padding_pairs(
 ) -> tuple[tuple[int, int], ...]:
     """The cells of zeros `(low, high)` on every axis that `padding` stands for.
 
-    `padding` is an int for all axes, one int an axis, one `(low, high)` pair an axis, `"valid"` (none), or `"same"`:
+    `padding` is an int for all axes, one int per axis, one `(low, high)` pair per axis, `"valid"` (none), or `"same"`:
     as many as keep the size at stride 1, the odd one on the high side, as in torch.
     """
     rank = len(kernel)

@@ -25,7 +25,7 @@ class Geometry:
         return self.options.get("groups", 1)
 
     def pads(self) -> tuple[tuple[int, int], ...]:
-        """`padding` as one (low, high) pair an axis, worked out here and not by jaxconv."""
+        """`padding` as one (low, high) pair per axis, worked out here and not by jaxconv."""
         padding = self.options.get("padding", 0)
         kernel = self.weight[2:]
         if padding == "valid":

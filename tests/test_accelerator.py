@@ -53,7 +53,7 @@ def layer(input, weight, stride=1, padding=1, last=False, dtype="float64") -> Co
         # One tap: U is the input.
         ((8, 256, 56, 56), (64, 256, 1, 1), 1, 0, ("batched", "batched", "batched")),
         ((8, 256, 56, 56), (64, 256, 1, 1), 1, 1, ("fold 1", "fold 1", "fold 1")),
-        # Few pairs of channels a group are added up; of many taps the gradient of a depthwise weight is a product.
+        # Few pairs of channels per group are added up; of many taps the gradient of a depthwise weight is a product.
         ((8, 144, 56, 56), (144, 1, 3, 3), 1, 1, ("taps", "taps", "taps")),
         ((8, 128, 56, 56), (128, 4, 3, 3), 1, 1, ("taps", "taps", "taps")),
         ((8, 64, 28, 28), (64, 1, 8, 8), 1, 1, ("taps", "taps", "taps")),

@@ -212,8 +212,8 @@ def test_the_rule(batch, weight, stride, groups, expected, last):
 @pytest.mark.parametrize(
     ("input", "weight", "stride", "expected"),
     [
-        # A product a sample: of fewer rows than a fold writes, and from 500 positions on, or 1500 of an image with more rows than
-        # channels out; or of few rows.
+        # A product per sample: of fewer rows than a fold writes, and from 500 positions on, or 1500 of an image with more rows
+        # than channels out; or of few rows.
         ((8, 192, 500), (384, 192, 3), 1, ("batched", "batched", "fold 1")),
         ((8, 192, 499), (384, 192, 3), 1, ("fold 1", "fold 0", "fold 1")),
         ((4, 128, 500), (128, 128, 3), 1, ("batched", "batched", "fold 0")),
@@ -285,7 +285,7 @@ def test_the_rule_for_a_small_u(input, weight, stride, expected):
         # All that an image's taps see is copied where that is no more than a sixth dearer than to fold an axis.
         ((32, 16, 56, 56), (14, 16, 7, 7), 2, ("fold 2", "fold 0", "stream")),
         ((32, 16, 56, 56), (13, 16, 7, 7), 2, ("fold 1", "fold 0", "stream")),
-        # A weight gradient at a stride, of eight channels in and twice as many taps as cells a position.
+        # A weight gradient at a stride, of eight channels in and twice as many taps as cells per position.
         ((64, 8, 112, 112), (16, 8, 3, 3), 2, ("fold 2", "fold 0", "stream")),
         ((64, 7, 112, 112), (16, 7, 3, 3), 2, ("fold 2", "fold 0", "fold 2")),
         ((64, 8, 112, 112), (16, 8, 3, 3), (2, 3), ("fold 2", "fold 0", "fold 2")),

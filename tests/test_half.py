@@ -73,7 +73,7 @@ def test_bits_are_summed_as_numbers(name, call, dtype, parts, last):
             np.testing.assert_array_equal(result.astype(single), sums.astype(half).astype(single))
 
 
-# Input, weight and output: in tiles, and of a first layer, which has a product a sample.
+# Input, weight and output: in tiles, and of a first layer, which has a product per sample.
 LARGE = ((4, 16, 64, 64), (16, 16, 3, 3), (4, 16, 64, 64))
 FIRST = ((4, 3, 128, 160), (32, 3, 3, 3), (4, 32, 128, 160))
 

@@ -34,7 +34,7 @@ def mostly(draw, good, bad):
 
 @st.composite
 def setting(draw, rank, low, high):
-    """An argument as torch takes it: an int, or one an axis; seldom one that is none."""
+    """An argument as torch takes it: an int, or one per axis; seldom one that is none."""
     one = st.integers(low, high)
     bad = st.one_of(st.integers(-2, low - 1), st.tuples(*[one] * (rank + 1)), st.just(1.5), st.none())
     return mostly(draw, st.one_of(one, st.tuples(*[one] * rank), st.tuples(one)), bad)
@@ -108,7 +108,7 @@ def out_of_bounds(rank, stride, dilation, output_padding, **others):
                   for value in (stride, dilation, output_padding)]  # fmt: skip
         return any(d < 1 or o >= max(s, d) for s, d, o in zip(*values, strict=True))
     except (TypeError, ValueError):
-        return False  # no integers, or not one an axis: both refuse
+        return False  # no integers, or not one per axis: both refuse
 
 
 @given(layer=layers(), data=st.data())

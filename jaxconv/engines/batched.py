@@ -1,4 +1,4 @@
-"""A product a sample: U whole, positions innermost, with the samples as the batch of one batched matrix product.
+"""A product per sample: U whole, positions innermost, with the samples as the batch of one batched matrix product.
 
 The formulas, with a copy of the weight for every sample. One product of all samples, as `materialise` asks for, wants the
 channels of every image before the samples, and XLA moves them there and back; here neither output nor cotangent is moved. For
@@ -71,7 +71,7 @@ def _accepts(convolution: Convolution) -> bool:
 
 
 def has_few_taps(window: Window) -> bool:
-    """Whether there are at most 32 copies, one a tap of every axis, and 100 taps, which input gradients have a term for."""
+    """Whether there are at most 32 copies, one per tap of every axis, and 100 taps, which input gradients have a term for."""
     return sum(window.kernel) <= _MOST_COPIES and window.taps <= _MOST_TAPS
 
 

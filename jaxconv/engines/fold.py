@@ -1,11 +1,11 @@
 """Multiply first, then fold: the sum over taps comes last, and U is never built, or only in part.
 
 The first `unfolded` spatial axes are unfolded and the others folded: with K1 taps on axes of the one kind and K2 on the other,
-eq. 2 is a product with K1 columns a channel in and K2 rows a channel out, and a sum of its rows, shifted. That is K1 + K2 copies
-of an image where U has K1 K2, and a product of better shape. Eq. 4 is the product of the cotangent unfolded along the last axes
-and the input unfolded along the first. Eq. 3 and fold are eq. 2 of the turned kernel; at a stride they are eq. 3 to the letter, a
-product with one row for every channel and tap, which fold adds up shifted, every phase of the stride by itself, in tiles of rows
-or, whole in space, of channels.
+eq. 2 is a product with K1 columns per channel in and K2 rows per channel out, and a sum of its rows, shifted. That is K1 + K2
+copies of an image where U has K1 K2, and a product of better shape. Eq. 4 is the product of the cotangent unfolded along the
+last axes and the input unfolded along the first. Eq. 3 and fold are eq. 2 of the turned kernel; at a stride they are eq. 3 to the
+letter, a product with one row for every channel and tap, which fold adds up shifted, every phase of the stride by itself, in
+tiles of rows or, whole in space, of channels.
 """
 
 import math

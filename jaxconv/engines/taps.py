@@ -1,6 +1,6 @@
 """One multiply-accumulate a tap, no matrix product at all.
 
-With one or a few channels a group, as in depthwise layers, a product has nothing to share between rows, and its time would
+With one or a few channels per group, as in depthwise layers, a product has nothing to share between rows, and its time would
 be U's. Here a tile of the output is one fused loop over positions, which adds up every tap's shifted input times its weight,
 so that nothing is written but the output. Eq. 4 is one reduction a tap. A tile is what lies together in memory: some of the
 groups, whole in space, or where channels are last some rows of all groups. Eq. 4 of most depthwise layers goes row by row
@@ -100,7 +100,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
 
 
 def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
-    """Eq. 4, one sum a tap and channel of the group."""
+    """Eq. 4, one sum per tap and channel of the group."""
     window, groups = convolution.window, convolution.groups
     inner, outer = (convolution.sizes(image)[2] // groups for image in (input, cotangent))
     taps = [forward_taps(window, axis) for axis in range(window.rank)]
@@ -201,7 +201,7 @@ def _moved_whole(given: Convolution, way: _Way, sums: Sums, image: Array, weight
 def _by_rows(convolution: Convolution, way: _Way, sums: Sums, image: Array, weight: Array, bias: Array | None) -> Array:
     """Some rows of all groups at a time, channels last.
 
-    Of many terms a cell, these are added up with channels first, where a weight is one number for a whole row.
+    Of many terms per cell, these are added up with channels first, where a weight is one number for a whole row.
     """
     batch, spatial, channels = convolution.sizes(image)
     results = weight.shape[0] * weight.shape[1]
