@@ -86,7 +86,7 @@ SMALL = {
 @pytest.mark.parametrize("tile", [2**30, 2**10], ids=["one tile", "tiles"])
 @pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
 @pytest.mark.parametrize("name", SMALL)
-def test_what_the_rule_names_is_the_seed(name, last, tile):
+def test_what_the_rule_names_gives_what_materialise_gives(name, last, tile):
     input, weight, stride, padding = SMALL[name]
     convolution = layer(input, weight, stride, padding, last)
     random = np.random.default_rng(0)

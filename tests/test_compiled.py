@@ -73,6 +73,7 @@ def test_what_every_tile_needs_of_a_weight_is_made_once(engine, stride):
         assert "dot(" in text
         assert not [name for name in inside if name.startswith("closed_call")]
         moved = re.findall(r"f32\[([\d,]+)\]\S* (?:transpose|copy)\(", text)
+        assert moved
         assert not [sizes for sizes in moved if np.prod(list(map(int, sizes.split(",")))) == 160 * 96 * 9]
 
 
@@ -87,6 +88,7 @@ def test_room_for_copies_is_neither_filled_nor_copied_for_every_tile():
         rooms = [sizes for sizes in re.findall(r"f32\[([\d,]+)\]\S* call\(", text) if ",64,3,8," in f",{sizes},"]
         assert rooms
         made = re.findall(r"f32\[([\d,]+)\]\S* (?:copy|pad|broadcast)\(", text)
+        assert made
         least = min(np.prod(list(map(int, sizes.split(",")))) for sizes in rooms)
         assert not [sizes for sizes in made if np.prod(list(map(int, sizes.split(",")))) >= least]
 

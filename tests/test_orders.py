@@ -19,6 +19,7 @@ def test_where_all_axes_are_unfolded_the_weight_is_not_moved(given, weight, stri
     cotangent = (given[0], weight[0], *convolution.out_spatial)
     for function, second in ((fold.output, weight), (fold.weight_gradient, cotangent)):
         moved = given_to("transpose", function, convolution, given, second)
+        assert moved
         assert math.prod(weight) not in [math.prod(shape) for (shape,) in moved]
 
 

@@ -7,6 +7,7 @@ import pytest
 from geometries import GEOMETRIES, Geometry
 from jax.ad_checkpoint import checkpoint_name
 from jax.test_util import check_grads
+from jaxprs import equations
 from oracle import assert_close, lax_conv
 
 import jaxconv
@@ -36,14 +37,7 @@ def arrays():
 
 def primitives(jaxpr) -> list[str]:
     """The names of all primitives of a jaxpr, those inside other primitives too."""
-    found = []
-    for equation in jaxpr.eqns:
-        found.append(equation.primitive.name)
-        for value in equation.params.values():
-            for inner in value if isinstance(value, (tuple, list)) else (value,):
-                if hasattr(inner, "jaxpr") or hasattr(inner, "eqns"):
-                    found += primitives(getattr(inner, "jaxpr", inner))
-    return found
+    return [equation.primitive.name for equation in equations(jaxpr)]
 
 
 def vjp_jaxpr(geometry: Geometry, engine: str):
