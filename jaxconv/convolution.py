@@ -58,7 +58,7 @@ class Convolution:
         return self.window.output_size(self.spatial)
 
     @property
-    def blocks(self) -> tuple[int, ...]:
+    def stride_blocks(self) -> tuple[int, ...]:
         """Blocks of `stride` cells of the input on every axis, the last of which may have fewer."""
         return tuple(-(-size // stride) for size, stride in zip(self.spatial, self.window.stride, strict=True))
 

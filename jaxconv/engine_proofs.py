@@ -15,6 +15,7 @@ from derivations.prove import prove_definition, prove_equal, prove_vjp
 from jaxconv.batches import image_by_parts, mapped_by_parts, sum_by_parts
 from jaxconv.convolution import Convolution
 from jaxconv.engines import materialise
+from jaxconv.platforms import IMAGES
 from jaxconv.primitive import ACCELERATOR
 from jaxconv.statements import Proof, definition_of, named, shapes_of
 from jaxconv.window import Window
@@ -82,10 +83,9 @@ OWN: tuple[tuple[str, Geometry, dict[str, Any]], ...] = (
 
 def _of_channels_first(engine: Any, part: str, convolution: Convolution) -> Callable[..., Array]:
     """An engine's function as one of images with channels first, and to one."""
-    images = {"output": (0,), "input_gradient": (1,), "weight_gradient": (0, 1)}[part]
 
     def function(*arrays: Array) -> Array:
-        moved = (convolution.as_given(array) if at in images else array for at, array in enumerate(arrays))
+        moved = (convolution.as_given(array) if at in IMAGES[part] else array for at, array in enumerate(arrays))
         result = getattr(engine, part)(convolution, *moved)
         return result if part == "weight_gradient" else convolution.channels_second(result)
 

@@ -27,7 +27,8 @@ def on_cpu(
     return partial(convolution.as_call, way) if convolution.alone else way
 
 
-_IMAGES = {"output": (0,), "input_gradient": (1,), "weight_gradient": (0, 1)}
+# Which of what each of an engine's functions is given are images, and not the weight.
+IMAGES = {"output": (0,), "input_gradient": (1,), "weight_gradient": (0, 1)}
 
 
 def with_channels_first(function: Callable[..., Array], part: str) -> Callable[..., Array]:
@@ -39,7 +40,7 @@ def with_channels_first(function: Callable[..., Array], part: str) -> Callable[.
         if inside is convolution:
             return function(convolution, *arrays)
         moved = (
-            laid_out(convolution.channels_second(array)) if at in _IMAGES[part] else array
+            laid_out(convolution.channels_second(array)) if at in IMAGES[part] else array
             for at, array in enumerate(arrays)
         )
         result = function(inside, *moved)

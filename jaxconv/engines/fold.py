@@ -89,7 +89,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
         return output(turned, cotangent, turned.made_once(kernel) if _is_matrix(turned) else kernel, bias)
     batch, sizes, _ = convolution.sizes(cotangent)
     in_channels = weight.shape[1] * convolution.groups
-    blocks = convolution.blocks
+    blocks = convolution.stride_blocks
     # Of a block: its products, and half of the copy of the cotangent, which is gone before they are added up.
     cell = batch * jnp.dtype(convolution.accumulate).itemsize
     size = cell * (in_channels * window.taps + weight.shape[0] // 2)
@@ -151,7 +151,7 @@ def _by_channels(given: Convolution, weight: Array, cotangent: Array, bias: Arra
     convolution, cotangent = replace(given, channels_last=False), given.channels_second(cotangent)
     matrix = convolution.made_once(_turned_matrix(convolution, weight).astype(cotangent.dtype))
     window, in_channels = convolution.window, weight.shape[1]
-    blocks = convolution.blocks
+    blocks = convolution.stride_blocks
     cells = [window.backward_cells(axis, Place.known(0, 0), size) for axis, size in enumerate(blocks)]
     image, skipped = _cells_of_taps(convolution, cotangent, cells)
     # Made once, and not `laid_out`, since one run of all samples cannot be spread over devices.

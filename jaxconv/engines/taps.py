@@ -80,7 +80,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
     window, spatial = convolution.window, convolution.spatial
     if max(window.stride) == 1:
         return output(*convolution.as_output(weight, cotangent), bias)
-    blocks = convolution.blocks
+    blocks = convolution.stride_blocks
 
     def sums(convolution: Convolution, image: Array, weight: Array, lengths: tuple[int, ...]) -> Array:
         first = 1 if convolution.channels_last else 3
