@@ -314,7 +314,7 @@ def chosen(convolution: Convolution, part: str, weight: tuple[int, ...], image: 
     if convolution.on_accelerator:
         return engine, replace(convolution, tile=ACCELERATOR_TILE // convolution.mapped)
     channels_moved = convolution.channels_last and _moves_channels(convolution, name, part, weight)
-    convolution = replace(convolution, channels_moved=channels_moved, alone=u > _ALONE)
+    convolution = replace(convolution, channels_moved=channels_moved, alone=convolution.alone and u > _ALONE)
     parts, tile = parts_and_tile(convolution, name, part, weight, image)
     return engine, replace(convolution, parts=parts, tile=tile // convolution.mapped)
 

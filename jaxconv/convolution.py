@@ -27,10 +27,10 @@ class Convolution:
     an engine that works in tiles may spend on one; `unfolded` how many of the first axes `fold` unfolds, or in how many blocks
     `blocks` takes a signal's kernel; `parts` in how many parts the batch is taken; `bits` the 16-bit dtype of images whose
     entries are copied, and returned, as bits in uint16; `calls` whether what is better not fused with what takes it is compiled
-    as a call; `alone` whether that is all of it; `channels_moved` whether channels that are last are moved, of a tile by `taps`,
-    or of all by `fold` for a weight gradient and on an accelerator; `mapped` how many of its kind `jax.vmap` runs at the same
-    time, which share the room for tiles; `spread` whether several devices have it, whose samples are not to be moved; `platform`
-    what it is compiled for, "cpu" or "accelerator", or None where that is not known.
+    as a call; `alone` whether all of it may be one; `channels_moved` whether channels that are last are moved, of a tile by
+    `taps`, or of all by `fold` for a weight gradient and on an accelerator; `mapped` how many of its kind `jax.vmap` runs at the
+    same time, which share the room for tiles; `spread` whether several devices have it, whose samples are not to be moved;
+    `platform` what it is compiled for, "cpu" or "accelerator", or None where that is not known.
     """
 
     window: Window
@@ -46,7 +46,7 @@ class Convolution:
     parts: int = 1
     bits: Any = None
     calls: bool = False
-    alone: bool = False
+    alone: bool = True
     channels_moved: bool = False
     mapped: int = 1
     spread: bool = False

@@ -90,7 +90,9 @@ def _of_each(convolution: Convolution, input: Array, cotangent: Array) -> Array:
     room = ACCELERATOR_TILE if convolution.on_accelerator else _PART
     length = input.shape[0]
     parts = number_of_parts(length, 1, max(DEVICES, room // (u + images)))
-    return mapped_by_parts(partial(_weight_gradient, convolution.times(length // parts)), parts, input, cotangent)
+    # A loop over parts is apart as it is; a call in it would be one copy more of what it gives.
+    of_part = replace(convolution.times(length // parts), alone=convolution.alone and parts == 1)
+    return mapped_by_parts(partial(_weight_gradient, of_part), parts, input, cotangent)
 
 
 gradient_of_each = with_rule(_of_each, each_by_itself, on_platform=_on_platform)

@@ -93,6 +93,19 @@ def test_room_for_copies_is_neither_filled_nor_copied_for_every_tile():
         assert not [sizes for sizes in made if np.prod(list(map(int, sizes.split(",")))) >= least]
 
 
+def test_gradients_for_every_sample_are_no_call_in_the_loop_over_parts():
+    """What a call gives would be copied once more into the gradients of all samples."""
+    samples, weight = 256, (16, 8, 3, 3)
+    shapes = [
+        jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (weight, (samples, 8, 16, 16), (samples, 16, 14, 14))
+    ]
+    layer = jax.vmap(lambda w, x, g: jax.vjp(lambda w: jaxconv.conv2d(x, w), w)[1](g)[0], (None, 0, 0))
+    text = "\n".join(inside_loops(str(jax.jit(layer).lower(*shapes).compile().as_text())).values())
+    called = [list(map(int, sizes.split(","))) for sizes in re.findall(r"f32\[([\d,]+)\]\S* call\(", text)]
+    assert "dynamic-update-slice(" in text
+    assert not [sizes for sizes in called if np.prod(sizes[1:]) == np.prod(weight)]
+
+
 LARGE = [
     ("r64", (8, 64, 56, 56), (64, 64, 3, 3), {"padding": 1}),
     ("first layer", (8, 3, 160, 160), (64, 3, 7, 7), {"stride": 2, "padding": 3}),
