@@ -53,11 +53,12 @@ def check_rank(name: str, weight: Any, rank: int) -> None:
 
 
 def operands(
-    input: Any, weight: Any, bias: Any, preferred_element_type: Any, rank: int | None = None
+    input: Any, weight: Any, bias: Any, preferred_element_type: Any, rank: int | None = None, hint: str = ""
 ) -> tuple[Array, bool, Array, Array | None, Any]:
     """The arrays of a convolution with the input's batch axis, whether that was there, and the dtype of the result.
 
-    `rank` is the number of spatial axes, by default all of the weight's behind its two of channels.
+    `rank` is the number of spatial axes, by default all of the weight's behind its two of channels; `hint` ends what is said of
+    an input of another rank.
     """
     weight = inexact_array("weight", weight)
     if weight.ndim < 3:
@@ -66,7 +67,7 @@ def operands(
         )
     if 0 in weight.shape:
         raise ValueError(f"`weight` must have no empty axis, got shape {weight.shape}")
-    input, batched = with_batch("input", input, weight.ndim - 2 if rank is None else rank)
+    input, batched = with_batch("input", input, weight.ndim - 2 if rank is None else rank, hint)
     bias = None if bias is None else inexact_array("bias", bias)
     check_dtypes(input, weight, bias)
     return input, batched, weight, bias, result_dtype(input.dtype, preferred_element_type)
@@ -85,10 +86,13 @@ def image_sizes(image: Array, channels_last: bool) -> tuple[int, tuple[int, ...]
     return (batch, tuple(rest[:-1]), rest[-1]) if channels_last else (batch, tuple(rest[1:]), rest[0])
 
 
-def check_channels(channels: int, weight: Array, bias: Array | None, groups: int, transposed: bool = False) -> None:
-    """Refuses an input's `channels` that do not fit `weight` (C_out, C_in/groups, ..), or (C_in, C_out/groups, ..) where
-    transposed."""
+def check_channels(
+    input: Array, channels_last: bool, weight: Array, bias: Array | None, groups: int, transposed: bool = False
+) -> None:
+    """Refuses an `input`, with its batch axis, whose channels do not fit `weight` (C_out, C_in/groups, ..), or (C_in,
+    C_out/groups, ..) where transposed."""
     whole, part = weight.shape[:2]
+    channels = image_sizes(input, channels_last)[2]
     in_channels, out_channels = (whole, part * groups) if transposed else (part * groups, whole)
     named = "input" if transposed else "output"
     if whole % groups:
@@ -97,9 +101,20 @@ def check_channels(channels: int, weight: Array, bias: Array | None, groups: int
         raise ValueError(f"`groups` must divide the {channels} channels of `input`, got groups={groups}")
     if channels != in_channels:
         told = "weight.shape[0]" if transposed else f"weight.shape[1] = {part} times groups = {groups}"
-        raise ValueError(f"`input` must have {in_channels} channels ({told}), got {channels}")
+        raise ValueError(
+            f"`input` must have {in_channels} channels ({told}), got {channels}, on axis "
+            f"{input.ndim - 1 if channels_last else 1} of (N, ..) = {input.shape}"
+            + _other_layout(input, channels_last, in_channels)
+        )
     if bias is not None and bias.shape != (out_channels,):
         raise ValueError(f"`bias` must have shape {(out_channels,)}, one entry per output channel, got {bias.shape}")
+
+
+def _other_layout(input: Array, channels_last: bool, in_channels: int) -> str:
+    """A hint, where the channels seem to be where `data_format` does not say."""
+    if input.shape[1 if channels_last else -1] != in_channels:
+        return ""
+    return f'; `data_format="{"channels_first" if channels_last else "channels_last"}"` has them on the other side'
 
 
 def check_dtypes(input: Array, weight: Array, bias: Array | None) -> None:
@@ -160,7 +175,8 @@ def result_dtype(dtype: Any, preferred: Any) -> Any:
     if preferred is None:
         return dtype
     try:
-        result = jax.dtypes.canonicalize_dtype(preferred)
+        # Without `jax_enable_x64` JAX warns, and has 32 bits for 64.
+        result = jax.eval_shape(partial(jnp.empty, 0, preferred)).dtype
     except TypeError as error:
         raise TypeError(f"`preferred_element_type` must be a dtype, got {preferred!r}") from error
     if result.name not in _RESULTS[dtype.name]:

@@ -79,7 +79,7 @@ def conv(
     groups = integer("groups", groups, 1)
     last = is_last(data_format)
     choice.check_engine(engine)
-    check_channels(image_sizes(input, last)[2], weight, bias, groups)
+    check_channels(input, last, weight, bias, groups)
     window = make_window(weight.shape[2:], stride, padding, dilation, weight.ndim - 2)
     input, window = pad_for_mode(input, window, padding_mode, 1 if last else 2)
     _, spatial, _ = image_sizes(input, last)

@@ -56,7 +56,14 @@ def conv_local(
         raise ValueError(
             f"`weight` must be (C_out, C_in/groups, *kernel, *out_spatial), with as many kernel as output axes, got {shape}"
         )
-    input, batched, weight, bias, result = operands(input, weight, bias, preferred_element_type, rank=rank)
+    input, batched, weight, bias, result = operands(
+        input,
+        weight,
+        bias,
+        preferred_element_type,
+        rank,
+        hint=f", for a `weight` of shape {shape}, which ends in {rank} axes of the kernel and {rank} of the output",
+    )
     groups = integer("groups", groups, 1)
     window = make_window(shape[2 : 2 + rank], stride, padding, dilation, rank)
     last = is_last(data_format)
@@ -70,7 +77,7 @@ def conv_local(
         raise ValueError(
             f"`bias` must have shape {shapes[0]}, or {shapes[1]} for one of its own at every position, got {bias.shape}"
         )
-    check_channels(input.shape[1], weight, None, groups)
+    check_channels(input, False, weight, None, groups)
     convolution = Convolution(window, input.shape[2:], groups, one_precision(precision), result, accumulator(result))
     output = _convolve_locally(convolution, *varying_alike(input, weight, bias))
     output = jnp.moveaxis(output, 1, -1) if last else output
@@ -96,7 +103,7 @@ def _output(convolution: Convolution, input: Array, weight: Array, bias: Array |
     output = product.reshape(input.shape[0], weight.shape[0], *convolution.out_spatial)
     if bias is not None:
         wide = bias.astype(output.dtype)
-        output = output + wide.reshape(*wide.shape, *(1,) * (output.ndim - 1 - wide.ndim))
+        output = output + wide.reshape(1, *wide.shape, *(1,) * (output.ndim - 1 - wide.ndim))
     return output.astype(convolution.result)
 
 

@@ -72,8 +72,8 @@ def conv_transpose(
     groups = integer("groups", groups, 1)
     last = is_last(data_format)
     choice.check_engine(engine)
-    _, sizes, channels = image_sizes(input, last)
-    check_channels(channels, weight, bias, groups, transposed=True)
+    _, sizes, _ = image_sizes(input, last)
+    check_channels(input, last, weight, bias, groups, transposed=True)
     if isinstance(padding, str):
         raise ValueError(f"`padding` of a transposed convolution must be made of integers, got {padding!r}")
     window, spatial = _adjoint_window(sizes, weight.shape[2:], stride, padding, output_padding, dilation)

@@ -96,9 +96,9 @@ class Convolution:
     def finished(self, image: Array, bias: Array | None) -> Array:
         """Sums in this convolution's layout with the bias of their channels added, rounded to `result`."""
         if bias is not None:
-            bias = bias.astype(image.dtype)
             # An image may have its spatial axes as one run.
-            image = image + (bias if self.channels_last else bias.reshape(-1, *(1,) * (image.ndim - 2)))
+            shape = self.shape(1, (1,) * (image.ndim - 2), bias.size)
+            image = image + bias.astype(image.dtype).reshape(shape)
         return image.astype(self.result)
 
     @property

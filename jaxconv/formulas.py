@@ -52,16 +52,19 @@ def weight_gradient(cotangent: FlatOutput, u: U, groups: int = 1, **dot) -> Flat
 
 def bias_gradient(cotangent: FlatOutput, preferred_element_type=None) -> FlatBias:
     """Eq. 5: `dL/dB[i] = sum_{p,r} G~[p,i,r]`."""
+    _check(1, cotangent=cotangent)
     return cotangent.sum(axis=(0, 2), dtype=preferred_element_type)
 
 
 def _check(groups: int, u: Any = None, weight: Any = None, cotangent: Any = None) -> None:
     """Refuses operands of eqs. 2-4 whose shapes do not fit each other, before a product could broadcast them."""
     groups = integer("groups", groups, 1)
-    rows = None if weight is None else weight.shape[0]
     for name, array, axes in (("u", u, 3), ("weight", weight, 2), ("cotangent", cotangent, 3)):
+        if array is not None and not hasattr(array, "ndim"):
+            raise TypeError(f"`{name}` must be an array, got {type(array).__name__}: {array!r:.80}")
         if array is not None and array.ndim != axes:
             raise ValueError(f"`{name}` must have {axes} axes, got shape {array.shape}")
+    rows = None if weight is None else weight.shape[0]
     for name, channels in (("u", u), ("cotangent", cotangent)):
         if channels is not None and channels.shape[1] % groups:
             raise ValueError(f"`groups` must divide the {channels.shape[1]} channels of `{name}`, got groups={groups}")

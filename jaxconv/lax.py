@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
-from jaxconv.arguments import check_channels, check_dtypes, inexact_array, one_precision, result_dtype
+from jaxconv.arguments import inexact_array, one_precision, result_dtype
 from jaxconv.conv import conv
 from jaxconv.unfold import unfold
 from jaxconv.window import integer, is_sequence
@@ -62,7 +62,8 @@ def conv_general_dilated(
     input, weight = lhs.transpose(numbers.lhs_spec), rhs.transpose(numbers.rhs_spec)
     if 0 in weight.shape[2:]:
         raise ValueError(f"`rhs` must have no empty spatial axis, got shape {rhs.shape}")
-    check_dtypes(input, weight, None)
+    if lhs.dtype != rhs.dtype:
+        raise TypeError(f"`rhs` must have the dtype of `lhs`, {lhs.dtype}, got {rhs.dtype}")
     precision = one_precision(precision)
     result = result_dtype(input.dtype, preferred_element_type)
     rank = input.ndim - 2
@@ -75,14 +76,13 @@ def conv_general_dilated(
         input, weight = input[..., None], weight[..., None]
         strides, spread, dilation, pads = (1,), (1,), (1,), ((0, 0),)
     input, pads = _spread_and_cropped(input, spread, pads)
-    groups = _groups(input.shape, weight.shape, feature_group_count, batch_group_count)
+    groups = _groups(input.shape, weight.shape, numbers, feature_group_count, batch_group_count)
     if batch_group_count > 1:
         # Output channels of a group see only its part of the batch: the part is a group of features.
         samples = input.shape[0] // batch_group_count
         channels = batch_group_count * input.shape[1]
         input = jnp.moveaxis(input.reshape(batch_group_count, samples, *input.shape[1:]), 0, 1)
         input = input.reshape(samples, channels, *input.shape[3:])
-    check_channels(input.shape[1], weight, None, groups)
     sizes = _sizes(input.shape[2:], weight.shape[2:], strides, pads, dilation)
     if 0 in (*input.shape[1:], *weight.shape, *sizes):
         # Nothing to compute or nothing to sum, which `jaxconv.conv` refuses.
@@ -264,8 +264,8 @@ def _spread_and_cropped(
     return input, tuple((0, 0) if crop else pair for pair, crop in zip(pads, crops, strict=True))
 
 
-def _groups(input: tuple, weight: tuple, features: int, batches: int) -> int:
-    """The groups of features that stand for both kinds."""
+def _groups(input: tuple, weight: tuple, numbers: lax.ConvDimensionNumbers, features: int, batches: int) -> int:
+    """The groups of features that stand for both kinds, of an input and a weight whose features are in front of their axes."""
     features, batches = integer("feature_group_count", features, 1), integer("batch_group_count", batches, 1)
     if features > 1 and batches > 1:
         raise ValueError(
@@ -274,6 +274,16 @@ def _groups(input: tuple, weight: tuple, features: int, batches: int) -> int:
     if input[0] % batches or weight[0] % batches:
         raise ValueError(
             f"`batch_group_count` must divide the batch {input[0]} and the output features {weight[0]}, got {batches}"
+        )
+    if weight[0] % features:
+        raise ValueError(
+            f"`feature_group_count` must divide the output features of `rhs`, rhs.shape[{numbers.rhs_spec[0]}] = {weight[0]}, "
+            f"got {features}"
+        )
+    if input[1] != weight[1] * features:
+        raise ValueError(
+            f"`lhs` must have {weight[1] * features} features on axis {numbers.lhs_spec[1]}, rhs.shape[{numbers.rhs_spec[1]}] = "
+            f"{weight[1]} times feature_group_count = {features}, got {input[1]}"
         )
     return features * batches
 

@@ -162,6 +162,30 @@ FORMULAS = [
 ]
 
 
+def test_a_formula_refuses_what_is_no_array_of_its_axes():
+    with pytest.raises(ValueError, match=r"`cotangent` must have 3 axes, got shape \(2, 3, 4, 4\)"):
+        formulas.bias_gradient(jnp.ones((2, 3, 4, 4)))
+    with pytest.raises(TypeError, match=r"`u` must be an array, got list: \[1\]"):
+        formulas.output([1], [2])  # type: ignore[arg-type]
+
+
+def test_channels_on_the_other_side_are_told_from_others():
+    weight, last = jnp.ones((4, 3, 2, 2)), jnp.ones((2, 8, 9, 3))
+    told = r"must have 3 channels .*got 8, on axis 1 of .*\(2, 8, 9, 3\); `data_format=\"channels_last\"` has them"
+    with pytest.raises(ValueError, match=told):
+        jaxconv.conv2d(last, weight)
+    with pytest.raises(ValueError, match=r"must have 3 channels .*got 5, on axis 1 of .*\(2, 5, 8, 9\)$"):
+        jaxconv.conv2d(jnp.ones((2, 5, 8, 9)), weight)
+
+
+def test_64_bits_that_jax_does_not_have_are_warned_of():
+    with jax.enable_x64(False), pytest.warns(UserWarning, match="float64.*not available"):
+        assert (
+            jaxconv.conv1d(jnp.ones((1, 1, 5)), jnp.ones((1, 1, 2)), preferred_element_type=jnp.float64).dtype
+            == "float32"
+        )
+
+
 @pytest.mark.parametrize(("function", "shapes", "groups", "message"), FORMULAS)
 def test_a_formula_refuses_operands_that_do_not_fit(function, shapes, groups, message):
     with pytest.raises(ValueError, match=message):

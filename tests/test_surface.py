@@ -301,6 +301,8 @@ def test_the_signatures_are_laxs():
         ({"batch_group_count": 3}, r"`batch_group_count` must divide the batch 2 and the output features 4, got 3"),
         ({"window_strides": (1, 1, 1)}, r"`window_strides` must be .*1 spatial axes, got 3 entries"),
         ({"out_sharding": "somewhere"}, r"`out_sharding` must be None"),
+        ({"feature_group_count": 2}, r"`lhs` must have 8 features on axis 1, rhs\.shape\[1\] = 4 times .* = 2, got 4"),
+        ({"feature_group_count": 3}, r"`feature_group_count` must divide .*rhs\.shape\[0\] = 4, got 3"),
     ],
 )
 def test_what_the_drop_in_refuses(options, message):
