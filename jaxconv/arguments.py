@@ -14,7 +14,7 @@ def with_batch(argument: str, value: Any, rank: int, hint: str = "") -> tuple[Ar
 
     Raises:
         TypeError: it is no floating or complex array.
-        ValueError: its number of axes is neither `rank + 2` nor `rank + 1`, or an axis other than N is empty.
+        ValueError: its number of axes is neither `rank + 2` nor `rank + 1`, or an axis other than N is empty or not known.
     """
     array = inexact_array(argument, value)
     if array.ndim not in (rank + 1, rank + 2):
@@ -22,6 +22,10 @@ def with_batch(argument: str, value: Any, rank: int, hint: str = "") -> tuple[Ar
             f"`{argument}` must have {rank + 2} axes, or {rank + 1} without the batch, got shape {array.shape}{hint}"
         )
     batched = array.ndim == rank + 2
+    if not all(isinstance(size, int) for size in array.shape[1 if batched else 0 :]):
+        raise ValueError(
+            f"`{argument}` may have an unknown size (of `jax.export`) in its batch axis alone, got {array.shape}"
+        )
     if 0 in array.shape[1 if batched else 0 :]:
         raise ValueError(f"`{argument}` may be empty only in its batch axis, got shape {array.shape}")
     return (array if batched else array[None]), batched

@@ -31,6 +31,7 @@ That is for a CPU, whose tiles fit into its cache, and which takes many small sa
 
 import importlib
 import math
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -59,6 +60,7 @@ from jaxconv.counts import (
     unfolded_bytes,
     unfolded_cells,
 )
+from jaxconv.engines import materialise
 from jaxconv.taps_rule import FEW_PRODUCTS, FEW_TERMS, has_wide_kernel, is_added_up, is_of_few_channels
 from jaxconv.tiles import FUSED
 
@@ -295,8 +297,10 @@ def _has_long_rows(convolution: Convolution, part: str, weight: tuple[int, ...])
 
 def chosen(convolution: Convolution, part: str, weight: tuple[int, ...], image: Array) -> tuple[Any, Convolution]:
     """The engine that the caller named, or the rule's, and how it is used on the platform, or a CPU where that is not known. An
-    empty batch has no tiles, and is left to `materialise`."""
+    empty batch has no tiles, and is left to `materialise`, as is one whose size `jax.export` leaves open."""
     u = unfolded_bytes(convolution, weight, image)
+    if not isinstance(u, int):
+        return materialise, replace(convolution, alone=False, tile=sys.maxsize)
     if convolution.engine != "auto":
         name, unfolded = convolution.engine, fewest_moved(convolution, part, weight, convolution.window.rank - 1)
         if name == "phases" and convolution.has_phases:

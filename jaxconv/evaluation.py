@@ -5,6 +5,7 @@ several devices make of eq. 4 is a sum for each, added up once.
 """
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -57,10 +58,12 @@ def _chosen_for(
 
 def _is_one_tile(convolution: Convolution, arrays: Sequence[Array]) -> bool:
     """Whether nothing is left for a CPU to do in a way of its own."""
+    if convolution.parts > 1 or convolution.channels_moved or convolution.alone or convolution.has_half:
+        return False
+    if convolution.tile == sys.maxsize:
+        return True
     cells = max(array.size for array in arrays) * convolution.window.taps * math.prod(convolution.window.stride)
-    one_tile = cells * jnp.dtype(convolution.accumulate).itemsize <= convolution.tile
-    apart = convolution.parts > 1 or convolution.channels_moved or convolution.alone or convolution.has_half
-    return one_tile and not apart
+    return cells * jnp.dtype(convolution.accumulate).itemsize <= convolution.tile
 
 
 def _output(convolution: Convolution, input: Array, weight: Array, bias: Array | None) -> Array:
@@ -89,7 +92,7 @@ def _of_each(convolution: Convolution, input: Array, cotangent: Array) -> Array:
     images = (sample.size + of_sample.size) * jnp.dtype(convolution.accumulate).itemsize
     room = ACCELERATOR_TILE if convolution.on_accelerator else _PART
     length = input.shape[0]
-    parts = number_of_parts(length, 1, max(DEVICES, room // (u + images)))
+    parts = number_of_parts(length, 1, max(DEVICES, room // (u + images))) if isinstance(length, int) else 1
     # A loop over parts is apart as it is; a call in it would be one copy more of what it gives.
     of_part = replace(convolution.times(length // parts), alone=convolution.alone and parts == 1)
     return mapped_by_parts(partial(_weight_gradient, of_part), parts, input, cotangent)
