@@ -17,6 +17,11 @@ On code, anybody's, for given shapes:
 Equation numbers and letters are those of *Some formulae* (M. Calafà, P. Motta, T. Rimbot, EE-559 Deep Learning, 2022).
 """
 
+import importlib.util
+
+if importlib.util.find_spec("sympy") is None:
+    raise ModuleNotFoundError('derivations needs SymPy: pip install "jaxconv[proofs]"', name="sympy")
+
 from derivations.check import Check, Counterexample, check
 from derivations.derive import Derivation, Step, derive
 from derivations.equations import Claim, Layer, Map, claims

@@ -18,16 +18,19 @@ from derivations.indices import Entries, all_derivatives, polynomial_entries, po
 
 @dataclass(frozen=True)
 class Counterexample:
-    """Where something fails: in which quantity at which index, on which index set or for which shapes, and by what."""
+    """Where something fails: in which quantity at which index, on which index set or for which shapes, and by what; of code that
+    compares its inputs, at which `point`."""
 
     quantity: str
     index: tuple[int, ...]
     where: str
     claimed: str
     true: str
+    point: str = ""
 
     def __str__(self) -> str:
-        return f"{self.quantity}{list(self.index)} of {self.where}: claimed {self.claimed}, true is {self.true}"
+        told = f"{self.quantity}{list(self.index)} of {self.where}: claimed {self.claimed}, true is {self.true}"
+        return f"{told}, around {self.point}" if self.point else told
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ one rule for symbols, found by its name in a registry that anybody can extend; a
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
@@ -107,11 +108,91 @@ def _apply(exact: Exact, equation: Any, operands: list[Value]) -> list[Value]:
     if not any(map(is_symbolic, operands)) and name not in _BY_RULE:
         result = equation.primitive.bind(*operands, **equation.params)
         return list(result) if equation.primitive.multiple_results else [result]
+    if name == "bitcast_convert_type":
+        return [_bitcast(exact, operands[0], equation.invars[0].aval, equation.outvars[0].aval)]
     if name not in _RULES:
         raise UnsupportedPrimitive(name)
+    operands = _beside_bits(equation, operands)
     result = _RULES[name](exact, equation.params, *(exact_array(exact, operand) for operand in operands))
     results = result if isinstance(result, list) else [result]
     return [_as_array(value) for value in results]
+
+
+@dataclass(frozen=True)
+class Bits:
+    """The bits of a floating-point element, which may be moved, and made an element of that dtype again."""
+
+    element: Any
+    dtype: Any
+
+
+def _bitcast(exact: Exact, operand: Value, given: Any, wanted: Any) -> Value:
+    """Elements as bits, bits as elements, or bits as bits."""
+    if given.shape != wanted.shape:
+        raise NotImplementedError(f"`bitcast_convert_type` from {given.dtype} to {wanted.dtype}, of another size")
+    to_bits, from_bits = (not jnp.issubdtype(dtype, np.floating) for dtype in (wanted.dtype, given.dtype))
+
+    def one(entry: Any) -> Any:
+        if to_bits:
+            return entry if from_bits else Bits(entry, given.dtype)
+        if not from_bits:
+            entry = Bits(entry, given.dtype)
+        if not isinstance(entry, Bits):
+            return exact.constant(float(np.asarray(entry, f"uint{8 * wanted.dtype.itemsize}").view(wanted.dtype)))
+        if entry.dtype != wanted.dtype:
+            raise NotImplementedError(f"bits of {entry.dtype} as a number of {wanted.dtype}")
+        return entry.element
+
+    result = np.empty(operand.shape, object)
+    for at in np.ndindex(operand.shape):
+        result[at] = one(operand[at])
+    return result
+
+
+def _beside_bits(equation: Any, operands: list[Value]) -> list[Value]:
+    """The operands. Where some hold `Bits`, in arrays whose dtype is one of integers, others of that dtype become arrays that can
+    hold both.
+
+    Raises:
+        NotImplementedError: the primitive does more with bits than to move them.
+    """
+    dtypes = [atom.aval.dtype for atom in equation.invars]
+    bits = {
+        dtype
+        for dtype, operand in zip(dtypes, operands, strict=True)
+        if is_symbolic(operand) and jnp.issubdtype(dtype, np.integer)
+    }
+    name = equation.primitive.name
+    if bits and name not in _MOVES:
+        raise NotImplementedError(f"`{name}` of the bits of floating-point numbers that depend on the inputs")
+    return [
+        np.asarray(operand).astype(object) if dtype in bits else operand
+        for dtype, operand in zip(dtypes, operands, strict=True)
+    ]
+
+
+# Primitives that put entries in other places, and do nothing else with them.
+_MOVES = {
+    "broadcast_in_dim",
+    "concatenate",
+    "copy",
+    "copy_p",
+    "dynamic_slice",
+    "dynamic_update_slice",
+}
+_MOVES |= {
+    "expand_dims",
+    "gather",
+    "optimization_barrier",
+    "pad",
+    "reshape",
+    "rev",
+    "scatter",
+    "select_n",
+    "slice",
+    "split",
+}
+_MOVES |= {"squeeze", "stack", "transpose", "unstack"}
 
 
 def _as_array(value: Any) -> Value:

@@ -7,6 +7,7 @@ entry: an equality holds for all real inputs of these shapes, away from ties of 
 
 import functools
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -78,8 +79,8 @@ def prove_vjp(
             of floating point comes in through a closure.
         shapes: the shape of each argument, a tuple of ints (then float32) or a `jax.ShapeDtypeStruct`.
         argnums: the arguments to differentiate with respect to, at once; default all, and then each alone too.
-        regions: where `fun` compares its inputs, its pieces are proven one by one, at this many generic points, of magnitudes
-            up to 1e4. A piece that none of them lies in is not proven.
+        regions: where `fun` compares its inputs, its pieces are proven one by one, at this many generic points, at least 1, of
+            magnitudes up to 1e4. A piece that none of them lies in is not proven.
 
     Returns:
         A `Verdict`, true where proven.
@@ -211,6 +212,8 @@ def _judge(
     regions: int,
 ) -> Verdict:
     """Runs `compare` at generic points, with as much room for atoms as it takes."""
+    if isinstance(regions, bool) or not isinstance(regions, int) or regions < 1:
+        raise ValueError(f"`regions` must be an int that is at least 1, got {regions!r}")
     names = [
         f"{label}{list(at)}" for label, struct in zip(labels, structs, strict=True) for at in np.ndindex(struct.shape)
     ]
@@ -252,14 +255,15 @@ def _compare_entries(
         compared += 1
         if not isinstance(computed, PolyElement) or not isinstance(true, PolyElement):
             if computed != true and not (computed != computed and true != true):  # NaN on both sides is the same
-                return Counterexample(argument, at, where, str(computed), str(true)), None, compared
+                return Counterexample(argument, at, where, str(computed), str(true), _point(exact)), None, compared
             continue
         difference = computed - true
         if exact.vanishes(difference):
             continue
         gap, scale = (None, None) if exact.is_rational(difference) else exact.value_and_scale(difference)
         if gap is None or abs(gap) > NOISE * scale:
-            return Counterexample(argument, at, where, _shown(exact, computed), _shown(exact, true)), None, compared
+            shown = _shown(exact, computed), _shown(exact, true)
+            return Counterexample(argument, at, where, *shown, _point(exact)), None, compared
         doubt = doubt or (
             f"{argument}{list(at)}: {_shown(exact, computed)} and {_shown(exact, true)} agree to 40 digits at a generic "
             "point, but no rule decides whether they are equal"
@@ -273,6 +277,18 @@ def _shown(exact: Exact, value: PolyElement) -> str:
     return (
         text if len(text) <= 160 else f"{text[:120]}… (about {mpmath.nstr(exact.value(value), 9)} at a generic point)"
     )
+
+
+def _point(exact: Exact) -> str:
+    """The generic point where its comparisons decided something, its first few inputs."""
+    if not exact.decisions:
+        return ""
+    values = zip(exact.names, exact.inputs, strict=True)
+    told = [f"{name} = {mpmath.nstr(exact.value(value), 4)}" for name, value in itertools.islice(values, _FEW_INPUTS)]
+    return ", ".join(told) + (", …" if len(exact.names) > _FEW_INPUTS else "")
+
+
+_FEW_INPUTS = 6
 
 
 def _finite(value: Any) -> PolyElement:
@@ -316,6 +332,8 @@ def _choices(argnums: int | Sequence[int] | None, count: int) -> list[list[int]]
         together = list(range(count))
         return [together, *([place] for place in together)] if count > 1 else [together]
     places = [argnums] if isinstance(argnums, int) else list(argnums)
+    if not all(isinstance(place, int) for place in places):
+        raise TypeError(f"`argnums` must be an int or a sequence of them, got {argnums!r}")
     if not places or any(not -count <= place < count for place in places):
         raise ValueError(f"`argnums` must be among the {count} arguments that have a shape, got {argnums}")
     return [[place % count for place in places]]

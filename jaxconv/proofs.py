@@ -4,6 +4,7 @@ The shipped functions' own jaxprs, forward and backward, run on symbols (`deriva
 definitions that share nothing with them (`derivations.equations`), their derivatives, and the derivatives of those.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -60,6 +61,7 @@ def proofs() -> Iterator[Proof]:
     yield from of_batches()
     yield from _of_padding_modes()
     yield from _of_layouts()
+    yield from _of_halves()
     yield from _of_vmap()
     yield from _of_lax()
 
@@ -247,6 +249,27 @@ def _of_layouts() -> Iterator[Proof]:
             is_first = partial(prove_equal, last, named("channels first", moved), *shapes)
             yield Proof(function.__name__, f"{told} is channels first", where, is_first)
             yield Proof(function.__name__, f"VJP with {told}", where, partial(prove_vjp, last, *shapes))
+
+
+def _of_halves() -> Iterator[Proof]:
+    """16-bit numbers, which are copied and put as bits, by every engine against float32: the same sums, before any rounding."""
+    calls: tuple[tuple[Callable, tuple, dict[str, Any]], ...] = (
+        (jaxconv.conv2d, ((1, 2, 3, 3), (2, 2, 2, 2), (2,)), {"padding": ((1, 0), (0, 1))}),
+        (jaxconv.conv_transpose1d, ((1, 2, 3), (2, 1, 3), (2,)), {"stride": 2, "padding": 1, "groups": 2}),
+    )
+    for (function, shapes, options), dtype in itertools.product(calls, (jnp.bfloat16, jnp.float16)):
+        structs = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
+
+        def single(x, w, b, function=function, options=options):
+            wide = (array.astype(jnp.float32) for array in (x, w, b))
+            return function(*wide, **options, engine="materialise").astype(x.dtype)
+
+        for engine in engines.NAMES:
+            half = named(f"{function.__name__} by {engine}", partial(function, **options, engine=engine))
+            where, told = f"{shapes} {options}", f"{jnp.dtype(dtype).name} by {engine}"
+            is_single = partial(prove_equal, half, named("float32", single), *structs)
+            yield Proof(function.__name__, f"{told} is float32", where, is_single)
+            yield Proof(function.__name__, f"VJP in {told}", where, partial(prove_vjp, half, *structs))
 
 
 def _of_vmap() -> Iterator[Proof]:

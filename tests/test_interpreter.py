@@ -93,6 +93,17 @@ CASES = {
         ),
         (3, 4),
     ),
+    "reduce_window_min": (lambda x: lax.reduce_window(x, jnp.inf, lax.min, (2, 3), (1, 2), "SAME"), (3, 4)),
+    "pooling backwards": (
+        lambda x, g: jax.vjp(lambda x: lax.reduce_window(x, -jnp.inf, lax.max, (2, 2), (1, 2), "SAME"), x)[1](g)[0],
+        (3, 4),
+        (3, 2),
+    ),
+    "least pooling backwards": (
+        lambda x, g: jax.vjp(lambda x: lax.reduce_window(x, jnp.inf, lax.min, (2,), (2,), "VALID"), x)[1](g)[0],
+        (5,),
+        (2,),
+    ),
     "gather": (lambda x: x[jnp.array([2, 0, 2])] + x[0], (3, 2)),
     "gather by pairs": (lambda x: x[jnp.array([0, 1]), jnp.array([2, 1])], (2, 3)),
     "gather with batches": (lambda x: jnp.take_along_axis(x, jnp.array([[2, 0], [1, 1]]), 1), (2, 3)),

@@ -1,6 +1,7 @@
 """Verdicts: right rules are proven, wrong ones refuted at the right index, and what nothing decides is undecided."""
 
 import importlib.util
+import re
 from functools import partial
 from pathlib import Path
 
@@ -188,6 +189,29 @@ def test_the_straight_through_estimator_is_told_as_what_it_is():
     found = prove_vjp(EXAMPLES.straight_through_round, (3,)).counterexample
     assert found is not None
     assert (found.claimed, found.true) == ("G[0]", "0")
+
+
+def test_where_a_piece_is_wrong_is_told():
+    """The point is in the piece: between -1/2, where the rule compares, and 0."""
+
+    @jax.custom_vjp
+    def leaky(x):
+        return jnp.where(x > 0, x, 0.1 * x)
+
+    leaky.defvjp(lambda x: (leaky(x), x), lambda x, g: (jnp.where(x > -0.5, g, 0.1 * g),))
+    found = prove_vjp(leaky, (1,)).counterexample
+    assert found is not None
+    told = re.fullmatch(r"x\[0\] = (-0\.\d+), G\[0\] = -?\d.*", found.point)
+    assert told
+    assert -0.5 < float(told[1]) < 0
+    assert str(found).endswith(f"around {found.point}")
+
+
+def test_arguments_of_a_proof_are_named():
+    with pytest.raises(TypeError, match="`argnums` must be an int or a sequence of them, got 'x'"):
+        prove_vjp(jnp.sin, (1,), argnums="x")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="`regions` must be an int that is at least 1, got 0"):
+        prove_vjp(jnp.sin, (1,), regions=0)
 
 
 def test_the_example_runs(capsys):

@@ -183,6 +183,44 @@ def test_noise_does_not_decide_a_branch():
     assert "no rule decides the sign of" in str(verdict)
 
 
+def as_bits(x):
+    return lax.bitcast_convert_type(x, jnp.uint16)
+
+
+def as_numbers(bits, dtype=jnp.bfloat16):
+    return lax.bitcast_convert_type(bits, dtype)
+
+
+ONE = jnp.array([0x3F80], jnp.uint16)  # in bfloat16
+
+
+def test_bits_that_are_moved_are_those_of_the_numbers():
+    half = jax.ShapeDtypeStruct((2,), jnp.bfloat16)
+
+    def with_one(x):
+        return as_numbers(jnp.concatenate([as_bits(x)[::-1], ONE]))
+
+    assert prove_equal(with_one, lambda x: jnp.concatenate([x[::-1], jnp.ones(1, x.dtype)]), half)
+    assert not prove_equal(with_one, lambda x: jnp.concatenate([x[::-1], jnp.zeros(1, x.dtype)]), half)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: as_numbers(as_bits(x) + ONE), "`add` of the bits"),
+        (lambda x: as_numbers(jnp.maximum(as_bits(x), ONE)), "`max` of the bits"),
+        (lambda x: as_bits(x).astype(x.dtype), "`convert_element_type` of the bits"),
+        (lambda x: as_numbers(as_bits(x) ^ jnp.uint16(0x8000)), "xor"),
+        (lambda x: as_numbers(as_bits(x), jnp.float16).astype(x.dtype), "bits of bfloat16 as a number of float16"),
+        (lambda x: as_numbers(lax.bitcast_convert_type(x, jnp.uint8)[:, 0].astype(jnp.uint16)), "of another size"),
+    ],
+)
+def test_more_with_bits_than_to_move_them_is_refused(function, message):
+    half = jax.ShapeDtypeStruct((2,), jnp.bfloat16)
+    with pytest.raises(NotImplementedError, match=message):
+        prove_equal(function, function, half)
+
+
 @pytest.mark.parametrize("times", [1, 7])
 def test_an_inverse_of_what_no_rule_tells_from_zero_is_undecided(times):
     """sqrt(x^2) - x is zero where x is positive: times that, every difference would vanish."""

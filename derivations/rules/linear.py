@@ -167,6 +167,11 @@ def _reduce_window_max(exact, params, x):
     return _windows(lambda entries: _extreme(exact, entries, 1), params, x, -np.inf)
 
 
+@rule("reduce_window_min")
+def _reduce_window_min(exact, params, x):
+    return _windows(lambda entries: _extreme(exact, entries, -1), params, x, np.inf)
+
+
 def _windows(function: Callable, params: dict, x: np.ndarray, outside: object) -> np.ndarray:
     assert is_symbolic(x)
     dilation, spread = params["window_dilation"], params["base_dilation"]
@@ -186,16 +191,36 @@ def _windows(function: Callable, params: dict, x: np.ndarray, outside: object) -
     shape = [max(0, (low + n + high - d * (k - 1) - 1) // s + 1) for n, k, s, (low, high), d, _ in axes]
     result = np.empty(shape, object)
     for place in np.ndindex(result.shape):
-        cells = itertools.product(
-            *(
-                [s * at + d * tap - low for tap in range(k)]
-                for at, (_, k, s, (low, _), d, _) in zip(place, axes, strict=True)
-            )
-        )
-        entries = [
-            x[cell] if all(0 <= c < n for c, n in zip(cell, x.shape, strict=True)) else outside for cell in cells
-        ]
+        entries = [x[cell] if cell is not None else outside for cell in _cells(place, [axis[:5] for axis in axes])]
         row = np.empty(len(entries), object)
         row[:] = entries
         result[place] = function(row)
+    return result
+
+
+def _cells(place: tuple[int, ...], axes: list) -> list[tuple[int, ...] | None]:
+    """What the window at `place` sees, None outside, with size, taps, stride, padding and dilation of every axis."""
+    seen = itertools.product(
+        *([s * at + d * tap - low for tap in range(k)] for at, (_, k, s, (low, _), d) in zip(place, axes, strict=True))
+    )
+    return [cell if all(0 <= c < axis[0] for c, axis in zip(cell, axes, strict=True)) else None for cell in seen]
+
+
+@rule("select_and_scatter_add")
+def _select_and_scatter_add(exact, params, source, x):
+    """Adds each entry of `source` to the extreme that its window sees: the derivative of `reduce_window_max` and `_min`."""
+    sign = {"ge": 1, "le": -1}.get(str(params["select_prim"]))
+    if sign is None:
+        raise NotImplementedError(f"a selection by `{params['select_prim']}`")
+    dilation = (1,) * x.ndim
+    axes = list(
+        zip(x.shape, params["window_dimensions"], params["window_strides"], params["padding"], dilation, strict=True)
+    )
+    result = np.empty(x.shape, object)
+    result[...] = exact.ring.zero
+    for place in np.ndindex(source.shape):
+        inside = [cell for cell in _cells(place, axes) if cell is not None]
+        if inside:
+            best = inside[_place_of_extreme(exact, [x[cell] for cell in inside], sign)]
+            result[best] = added(exact, result[best], source[place])
     return result
