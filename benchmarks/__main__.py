@@ -17,6 +17,7 @@ from benchmarks.case import QUANTITIES, Case
 from benchmarks.cases import SETS, growth
 from benchmarks.contenders import NAMES
 from benchmarks.runner import Row, machine, run
+from jaxconv.choice import ENGINES
 
 DTYPES = ("float32", "bfloat16", "float64")
 
@@ -32,28 +33,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument("--contenders", nargs="+", choices=NAMES, default=NAMES)
         command.add_argument("--dtype", choices=DTYPES, default="float32")
         command.add_argument("--channels-last", action="store_true", help="the layout of input and output")
-        command.add_argument("--engine", default="auto", help="jaxconv's engine")
-        command.add_argument("--batch-times", type=int, default=1, help="so many times as many samples, for a GPU")
-        command.add_argument("--in-flight", type=int, default=1, help="calls that a time is a share of, for a GPU")
-        command.add_argument("--rounds", type=int, default=7, help="timed calls of every contender")
+        command.add_argument("--engine", choices=ENGINES, default="auto", help="jaxconv's engine")
+        command.add_argument("--batch-times", type=_count, default=1, help="so many times as many samples, for a GPU")
+        command.add_argument("--in-flight", type=_count, default=1, help="calls that a time is a share of, for a GPU")
+        command.add_argument("--rounds", type=_count, default=7, help="timed calls of every contender")
         command.add_argument("--patience", type=float, default=2.0, help="seconds; a slower contender is called once")
-        command.add_argument("--json", type=Path, help="where to write all numbers")
-    table.add_argument("--plot", type=Path, help="where to draw the bars")
-    lines.add_argument("--plot", type=Path, help="where to draw the lines")
+        command.add_argument("--json", type=_file, help="where to write all numbers")
+    table.add_argument("--plot", type=_file, help="where to draw the bars")
+    lines.add_argument("--plot", type=_file, help="where to draw the lines")
     whole = commands.add_parser("networks", help="time whole networks beside `jax.lax`")
     whole.add_argument("names", nargs="*", help=f"all, or of {', '.join(each.name for each in networks.NETWORKS)}")
     whole.add_argument("--dtype", choices=DTYPES[:2], default="float32")
     whole.add_argument("--channels-last", action="store_true", help="the layout of all images")
-    whole.add_argument("--rounds", type=int, default=7, help="timed calls of each")
-    whole.add_argument("--json", type=Path, help="where to write all numbers")
+    whole.add_argument("--rounds", type=_count, default=7, help="timed calls of each")
+    whole.add_argument("--json", type=_file, help="where to write all numbers")
     drawn = commands.add_parser("plot", help="draw bars from files that `run --json` wrote")
-    drawn.add_argument("files", nargs="+", type=Path)
+    drawn.add_argument("files", nargs="+", type=_written)
     drawn.add_argument("--quantity", choices=QUANTITIES, default="vjp")
-    drawn.add_argument("--to", type=Path, required=True)
+    drawn.add_argument("--to", type=_file, required=True)
     told = commands.add_parser(
         "markdown", help="a table for a document from files that `run --json` or `networks --json` wrote"
     )
-    told.add_argument("files", nargs="+", type=Path)
+    told.add_argument("files", nargs="+", type=_written)
     commands.add_parser("list", help="the cases")
     options = parser.parse_args(arguments)
     command = {
@@ -64,7 +65,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "markdown": _markdown,
         "list": _list,
     }[options.command]
-    return command(options)
+    try:
+        return command(options)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _file(name: str) -> Path:
+    """A file that can be written, as far as can be told before all the work."""
+    path = Path(name)
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
+    return path
+
+
+def _written(name: str) -> Path:
+    path = Path(name)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {path}")
+    return path
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer that is at least 1, got {text}")
+    return int(text)
 
 
 def _run(options: argparse.Namespace) -> int:

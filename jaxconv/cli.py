@@ -34,7 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     prove_parser.add_argument("--all", action="store_true", help="list every geometry")
     options = parser.parse_args(arguments)
-    return verify() if options.command == "verify" else prove(options.all)
+    try:
+        return verify() if options.command == "verify" else prove(options.all)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 def _ready(command: str, extra: str, **packages: str) -> bool:

@@ -14,6 +14,8 @@ from benchmarks.contenders import Contender, Setting, contender
 from benchmarks.drawn import drawn
 from benchmarks.runner import unfolded_bytes
 from benchmarks.timing import in_turn, ratio
+from derivations import __main__ as derivations_command
+from jaxconv import cli
 
 TINY = (
     Case("layer", (2, 4, 7, 6), (6, 2, 3, 3), 2, 1, 1, 2),
@@ -124,6 +126,49 @@ def test_the_command(monkeypatch, tmp_path, capsys):
         command.main(["run", "r65"])
     assert command.main(["list"]) == 0
     assert "#13800" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--json", "/no/such/folder/file"], "argument --json: there is no folder /no/such/folder"),
+        (["growth", "--plot", "/no/such/folder/file"], "argument --plot: there is no folder /no/such/folder"),
+        (["run", "--rounds", "0"], "argument --rounds: must be an integer that is at least 1, got 0"),
+        (["run", "--engine", "bogus"], "argument --engine: invalid choice: 'bogus'"),
+        (["markdown", "/no/such/file"], "argument files: there is no file /no/such/file"),
+    ],
+)
+def test_mistakes_are_told_before_the_work(arguments, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command.main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_an_interrupted_command_says_so(monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "run", interrupt)
+    monkeypatch.setattr("derivations.report.make_report", interrupt)
+    monkeypatch.setattr(cli, "verify", interrupt)
+    for main, arguments in ((command.main, ["run"]), (derivations_command.main, []), (cli.main, ["verify"])):
+        assert main(arguments) == 130
+        assert capsys.readouterr().err.endswith("interrupted\n")
+
+
+def test_compile_time_is_the_median_of_contenders_in_turn(monkeypatch):
+    asked = []
+    seconds = iter([3.0, 1.0, 1.0, 2.0, 2.0, 9.0])
+    monkeypatch.setattr(runner, "timed", lambda call: call() or next(seconds))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    ready = {
+        name: Contender(lambda: 0, lambda _: None, lambda name=name: asked.append(name)) for name in ("jaxconv", "lax")
+    }
+    row = runner.measured({**ready, "torch": Contender(lambda: 0, lambda _: None)}, 2, 1.0)
+    assert asked == ["jaxconv", "lax"] * 3
+    assert row["compile_seconds"] == {"jaxconv": 2.0, "lax": 2.0}
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "somewhere")
+    assert runner.measured(ready, 2, 1.0)["compile_seconds"] == {}
 
 
 def test_calls_in_flight_share_a_time(monkeypatch):
