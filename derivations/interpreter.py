@@ -172,27 +172,10 @@ def _beside_bits(equation: Any, operands: list[Value]) -> list[Value]:
 
 
 # Primitives that put entries in other places, and do nothing else with them.
-_MOVES = {
-    "broadcast_in_dim",
-    "concatenate",
-    "copy",
-    "copy_p",
-    "dynamic_slice",
-    "dynamic_update_slice",
-}
-_MOVES |= {
-    "expand_dims",
-    "gather",
-    "optimization_barrier",
-    "pad",
-    "reshape",
-    "rev",
-    "scatter",
-    "select_n",
-    "slice",
-    "split",
-}
-_MOVES |= {"squeeze", "stack", "transpose", "unstack"}
+_MOVES = frozenset(
+    "broadcast_in_dim concatenate copy copy_p dynamic_slice dynamic_update_slice expand_dims gather optimization_barrier pad "
+    "reshape rev scatter select_n slice split squeeze stack transpose unstack".split()
+)
 
 
 def _as_array(value: Any) -> Value:
