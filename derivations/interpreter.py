@@ -173,8 +173,28 @@ def _beside_bits(equation: Any, operands: list[Value]) -> list[Value]:
 
 # Primitives that put entries in other places, and do nothing else with them.
 _MOVES = frozenset(
-    "broadcast_in_dim concatenate copy copy_p dynamic_slice dynamic_update_slice expand_dims gather optimization_barrier pad "
-    "reshape rev scatter select_n slice split squeeze stack transpose unstack".split()
+    [
+        "broadcast_in_dim",
+        "concatenate",
+        "copy",
+        "copy_p",
+        "dynamic_slice",
+        "dynamic_update_slice",
+        "expand_dims",
+        "gather",
+        "optimization_barrier",
+        "pad",
+        "reshape",
+        "rev",
+        "scatter",
+        "select_n",
+        "slice",
+        "split",
+        "squeeze",
+        "stack",
+        "transpose",
+        "unstack",
+    ]
 )
 
 
