@@ -1,9 +1,9 @@
-"""What is timed: layers of networks, layers held out when the rule was made, cliffs that people reported, drawn layers."""
+"""What is timed: layers of networks, layers first held out when the rule was made, cliffs that people reported, drawn layers."""
 
 from benchmarks.case import Case
 from benchmarks.drawn import drawn
 
-# The 19 layers of the study that the engines were built after.
+# The 19 layers of known networks that the engines were made on.
 STUDY = (
     Case("r64", (8, 64, 56, 56), (64, 64, 3, 3), padding=1, note="ResNet, first stage"),
     Case("r256", (8, 256, 14, 14), (256, 256, 3, 3), padding=1, note="ResNet, third stage"),
@@ -26,7 +26,7 @@ STUDY = (
     Case("ct3", (1, 16, 24, 24, 24), (16, 8, 3, 3, 3), 2, transposed=True, note="volume upsampling"),
 )
 
-# Layers that nothing was tuned on: other networks, other sizes, channels and batches that are no powers of two.
+# Layers that the rule was first made without: other networks, other sizes, channels and batches that are no powers of two.
 HELD_OUT = (
     Case("vgg", (4, 128, 28, 28), (256, 128, 3, 3), padding=1, note="VGG-16 conv3_1"),
     Case("lenet", (128, 1, 28, 28), (6, 1, 5, 5), padding=2, note="LeNet-5 C1"),
