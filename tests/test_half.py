@@ -166,3 +166,24 @@ def test_no_image_is_whole_in_float32(input, weight, options, last):
     temporaries, u, _, _ = memory.of_vjp(input, weight, options, last, jnp.bfloat16)
     assert u > 2**24
     assert temporaries <= u / 4
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("engine", ["auto", "materialise", "batched"])
+@pytest.mark.parametrize(("channels", "out_channels", "taps"), [(2, 8, 1), (5, 1, 3), (5, 8, 1)])
+def test_a_single_sample_is_multiplied(channels, out_channels, taps, engine, last):
+    """XLA folds its transpositions into the product, and for 16-bit numbers has no code for some that it makes so."""
+    x, w = (
+        jnp.ones((1, 20, channels) if last else (1, channels, 20), "bfloat16"),
+        jnp.ones((out_channels, channels, taps)),
+    )
+    options = {"engine": engine, "data_format": "channels_last" if last else "channels_first"}
+
+    @jax.jit
+    def both(x, w):
+        output, pull = jax.vjp(lambda x, w: jaxconv.conv1d(x, w, **options), x, w)
+        return output, *pull(jnp.ones_like(output))
+
+    output, _, weight_gradient = both(x, w.astype("bfloat16"))
+    assert (output == channels * taps).all()
+    assert (weight_gradient == 21 - taps).all()

@@ -52,7 +52,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     u, g = _unfold(convolution, input.astype(cotangent.dtype)), _by_group(convolution, cotangent)
     channels = _rows_axis(convolution)
     exchanged = convolution.exchanges(g.shape[channels], u.shape[channels])
-    factors = (u, g) if exchanged else (g, u)
+    factors = convolution.as_factors(*((u, g) if exchanged else (g, u)))
     if convolution.channels_last:
         terms = tuple(range(channels))
         blocks = lax.dot_general(*factors, ((terms, terms), ((), ())), **convolution.dot)
@@ -152,8 +152,10 @@ def _products(convolution: Convolution, image: Array, matrix: Array) -> Array:
     """An image by group of the products of a matrix ((g,) to, from) and every position of one."""
     channels = _rows_axis(convolution)
     if convolution.channels_last:
-        return lax.dot_general(image, matrix, (((channels,), (1,)), ((), ())), **convolution.dot)
+        return lax.dot_general(
+            *convolution.as_factors(image, matrix), (((channels,), (1,)), ((), ())), **convolution.dot
+        )
     # In the accumulator's dtype, as the derivative of copying adds up.
     copies = jnp.broadcast_to(matrix.astype(convolution.accumulate), (image.shape[0], *matrix.shape))
-    copies, batch = copies.astype(image.dtype), tuple(range(channels))
-    return lax.dot_general(copies, image, (((channels + 1,), (channels,)), (batch, batch)), **convolution.dot)
+    factors, batch = convolution.as_factors(copies.astype(image.dtype), image), tuple(range(channels))
+    return lax.dot_general(*factors, (((channels + 1,), (channels,)), (batch, batch)), **convolution.dot)
