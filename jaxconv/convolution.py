@@ -168,10 +168,11 @@ class Convolution:
         """A tile, or copies of one, as numbers of `dtype`."""
         return (tile if self.bits is None else lax.bitcast_convert_type(tile, self.bits)).astype(dtype)
 
-    def as_factors(self, *arrays: Array) -> tuple[Array, ...]:
+    def as_factors(self, left: Array, right: Array) -> tuple[Array, Array]:
         """The factors of a product. XLA for CPU asks its library whether it multiplies 16-bit numbers before it folds a
         transposition into a product, as it may for a single sample, and fails to run what that makes: so these are apart."""
-        return lax.optimization_barrier(arrays) if any(array.dtype.itemsize == 2 for array in arrays) else arrays
+        half = 2 in (left.dtype.itemsize, right.dtype.itemsize)
+        return lax.optimization_barrier((left, right)) if half else (left, right)
 
     def made_once(self, factor: Array) -> Array:
         """A factor that every tile has. XLA takes no transposition out of a loop, and would make one for each."""
