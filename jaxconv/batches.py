@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
@@ -27,8 +26,8 @@ def number_of_parts(batch: int, least: int, most: int, devices: int = DEVICES) -
 
 
 def image_by_parts(function: Callable[..., Array], at: int) -> Callable[..., Array]:
-    """A function of a convolution and arrays, from a batch to a batch, as one that takes it in `convolution.parts`; `at` is 0 for
-    a function of the batch and a weight, 1 for one of a weight and the batch."""
+    """An engine's function of a convolution and arrays, from a batch to a batch, as one that takes it in `convolution.parts`; `at`
+    is 0 for the output, of the batch and a weight, and 1 for the input gradient, of a weight and the batch."""
 
     def by_parts(convolution: Convolution, *arrays: Array) -> Array:
         if convolution.parts == 1:
@@ -42,15 +41,16 @@ def image_by_parts(function: Callable[..., Array], at: int) -> Callable[..., Arr
             part = function(own, *arrays[:at], _part(convolution, batch, index), *arrays[at + 1 :])
             return part.astype(convolution.result)
 
-        shape = jax.eval_shape(result, 0)
-        image = blank_run((shape.shape[0], convolution.parts, *shape.shape[1:]), shape.dtype, *arrays)
+        samples, weight = batch.shape[0], arrays[1 - at]
+        shape = convolution.output_shape(samples, weight) if at == 0 else convolution.input_shape(samples, weight)
+        image = blank_run((samples, convolution.parts, *shape[1:]), convolution.result, *arrays)
         return _gathered(result, image, convolution.put)
 
     return by_parts
 
 
 def sum_by_parts(function: Callable[..., Array]) -> Callable[..., Array]:
-    """A function of a convolution and batches that sums over them, as one that takes them in `convolution.parts`."""
+    """An engine's weight gradient, of a convolution and batches, as one that takes these in `convolution.parts`."""
 
     def by_parts(convolution: Convolution, *arrays: Array) -> Array:
         if convolution.parts == 1:
@@ -60,8 +60,7 @@ def sum_by_parts(function: Callable[..., Array]) -> Callable[..., Array]:
         def terms(index: Start) -> Array:
             return function(convolution, *(_part(convolution, batch, index) for batch in batches))
 
-        shape = jax.eval_shape(terms, 0)
-        total = blank(shape.shape, shape.dtype, *arrays)
+        total = blank(convolution.weight_shape(*arrays), convolution.result, *arrays)
         return lax.fori_loop(0, convolution.parts, lambda index, total: total + terms(index), total)
 
     return by_parts
@@ -88,7 +87,7 @@ def _gathered(result: Callable[[Start], Array], room: Array, put: Callable[..., 
     """A batch of the result of every part, `put` into a room of (samples of a part, parts, ...)."""
 
     def step(index: Start, room: Array) -> Array:
-        return put(room, jnp.expand_dims(result(index), 1), 1, [index])
+        return put(room, lax.expand_dims(result(index), [1]), 1, [index])
 
     room = lax.fori_loop(0, room.shape[1], step, room)
     return room.reshape(-1, *room.shape[2:])

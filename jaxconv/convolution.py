@@ -76,6 +76,19 @@ class Convolution:
         """The array shape of an image in this convolution's layout."""
         return (batch, *spatial, channels) if self.channels_last else (batch, channels, *spatial)
 
+    def output_shape(self, batch: int, weight: Any) -> tuple[int, ...]:
+        """The array shape of an output."""
+        return self.shape(batch, self.out_spatial, weight.shape[0])
+
+    def input_shape(self, batch: int, weight: Any) -> tuple[int, ...]:
+        """The array shape of an input, and of its gradient."""
+        return self.shape(batch, self.spatial, weight.shape[1] * self.groups)
+
+    def weight_shape(self, input: Any, cotangent: Any) -> tuple[int, ...]:
+        """The array shape of a weight, and of its gradient."""
+        in_channels, out_channels = self.sizes(input)[2], self.sizes(cotangent)[2]
+        return (out_channels, in_channels // self.groups, *self.window.kernel)
+
     def sizes(self, image: Array) -> tuple[int, tuple[int, ...], int]:
         """Batch, spatial size and channels of an array in this convolution's layout: the inverse of `shape`."""
         return image_sizes(image, self.channels_last)

@@ -86,10 +86,11 @@ def _copied(
         part = windows(part, first + last, lengths[last], taps[last].count, taps[last].stride, count)
         axes = axes[:-1]
     for made, axis in enumerate(reversed(axes)):
-        spatial_axis = first + axis + (0 if convolution.channels_last else made)
+        spatial_axis = first + axis + (0 if convolution.channels_last else made + 1)
         part = part.astype(dtype) if axis == axes[0] else part
         part = part if is_joined(taps[axis].count) else laid_out(part)
-        part = stacked(partial(_seen_by, held(part), taps[axis], lengths[axis], spatial_axis), taps[axis].count, at)
+        seen = partial(_seen_by, held(lax.expand_dims(part, [at])), taps[axis], lengths[axis], spatial_axis)
+        part = stacked(seen, taps[axis].count, at)
     return part
 
 

@@ -118,7 +118,7 @@ class _Sums:
             return part
 
         line = jnp.broadcast_to(line, self.shape)
-        return [total + seen(begins) * line for begins, total in zip(self.entries, sums, strict=True)]
+        return [lax.add(total, lax.mul(seen(begins), line)) for begins, total in zip(self.entries, sums, strict=True)]
 
     def gradient(self, sums: list[Array]) -> Array:
         convolution = self.convolution

@@ -88,7 +88,7 @@ input_gradient = with_rule(_input_gradient, one_batch(1), _spread(_input_gradien
 def _of_each(convolution: Convolution, input: Array, cotangent: Array) -> Array:
     """Eq. 4 of every sample along the first axis: in parts of those, each with room for tiles of its own."""
     sample, of_sample = (jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for array in (input, cotangent))
-    u = unfolded_bytes(convolution, _weight_shape(convolution, sample, of_sample), sample)
+    u = unfolded_bytes(convolution, convolution.weight_shape(sample, of_sample), sample)
     images = (sample.size + of_sample.size) * jnp.dtype(convolution.accumulate).itemsize
     room = ACCELERATOR_TILE if convolution.on_accelerator else _PART
     length = input.shape[0]
@@ -123,13 +123,8 @@ def _on_devices(devices: int, convolution: Convolution, input: Array, cotangent:
 
 def _weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
     """Eq. 4, by the engine that is chosen for it."""
-    weight = _weight_shape(convolution, input, cotangent)
+    weight = convolution.weight_shape(input, cotangent)
     return _chosen_for(convolution, "weight_gradient", weight, input, sum_by_parts, input, cotangent)
-
-
-def _weight_shape(convolution: Convolution, input: Any, cotangent: Any) -> tuple[int, ...]:
-    in_channels, out_channels = convolution.sizes(input)[2], convolution.sizes(cotangent)[2]
-    return (out_channels, in_channels // convolution.groups, *convolution.window.kernel)
 
 
 weight_gradient = with_rule(_weight_gradient, _mapped_gradient, _on_devices, _on_platform)

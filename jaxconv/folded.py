@@ -32,12 +32,15 @@ def sum_of_taps(products: Array, tap_axis: int, spatial_axis: int, taps: Taps, l
     """The sum over taps of a spatial axis, `length` positions of each; the axis of taps is before it, or behind it."""
 
     def part(index: Start) -> Array:
-        one = lax.squeeze(piece(products, taps.first + taps.step * index, 1, tap_axis), [tap_axis])
-        return seen_by(one, taps, index, length, spatial_axis)
+        one = piece(products, taps.first + taps.step * index, 1, tap_axis)
+        # The axis of taps has one entry still.
+        return seen_by(one, taps, index, length, spatial_axis + (tap_axis <= spatial_axis))
 
+    total = part(0)
     if not taps.count:
-        return jnp.zeros_like(part(0))
-    return each(taps.count - 1, lambda index, total: total + part(index + 1), part(0))
+        total = jnp.zeros_like(total)
+    total = each(taps.count - 1, lambda index, total: lax.add(total, part(index + 1)), total)
+    return lax.squeeze(total, [tap_axis])
 
 
 def as_image(convolution: Convolution, sums: Array, bias: Array | None) -> Array:

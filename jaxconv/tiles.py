@@ -180,7 +180,7 @@ def _cut(image: Array, first_axis: int, cells: Sequence[Cells]) -> Array:
         if least == most:
             # Only what is there: XLA would pad the whole of it before it takes some.
             begin, end = min(max(0, least), whole), max(0, min(least + size, whole))
-            image = lax.slice_in_dim(image, begin, max(begin, end), axis=axis)
+            image = _sliced(image, begin, max(begin, end), axis)
             lengths[axis] = image.shape[axis]
             low = min(size, begin - least)
             zeros[axis] = (low, size - low - lengths[axis], 0)
@@ -204,7 +204,13 @@ def _cut(image: Array, first_axis: int, cells: Sequence[Cells]) -> Array:
     ends = [begin + length for begin, length in zip(taken, room, strict=True)]
     for axis, (_, size, _) in enumerate(cells, first_axis):
         ends[axis] = taken[axis] + size
-    return lax.slice(part, taken, ends)
+    return part if ends == list(part.shape) and not any(taken) else lax.slice(part, taken, ends)
+
+
+def _sliced(array: Array, start: int, end: int, axis: int, stride: int = 1) -> Array:
+    """`lax.slice_in_dim`; an array of which all is taken as it is, as every operation takes its time to be compiled."""
+    whole = (start, end, stride) == (0, array.shape[axis], 1)
+    return array if whole else lax.slice_in_dim(array, start, end, stride, axis)
 
 
 def piece(array: Array, start: Start, length: int, axis: int, stride: int = 1) -> Array:
@@ -213,12 +219,13 @@ def piece(array: Array, start: Start, length: int, axis: int, stride: int = 1) -
     if not isinstance(start, int):
         array = lax.dynamic_slice_in_dim(array, start, cells, axis, allow_negative_indices=False)
         return array if stride == 1 else lax.slice_in_dim(array, 0, None, stride, axis)
-    zeros = [(0, 0, 0)] * array.ndim
-    zeros[axis] = (max(0, -start), max(0, start + cells - array.shape[axis]), 0)
-    if max(zeros[axis]):
-        array = lax.pad(array, jnp.zeros((), array.dtype), zeros)
-    start = max(0, start)
-    return lax.slice_in_dim(array, start, start + cells, stride, axis)
+    low, high = -start, start + cells - array.shape[axis]
+    if low <= 0 and high <= 0:
+        return _sliced(array, start, start + cells, axis, stride)
+    # What is cut off is negative.
+    sides = [(0, 0, 0)] * array.ndim
+    sides[axis] = (low, high, 0)
+    return _sliced(lax.pad(array, jnp.zeros((), array.dtype), sides), 0, cells, axis, stride)
 
 
 def pieces(array: Array, cells: Mapping[int, Piece]) -> Array:
@@ -263,7 +270,7 @@ def blank_run(shape: tuple[int, ...], dtype: Any, *like: Array) -> Array:
 
 
 def moved(array: Array, order: Sequence[int]) -> Array:
-    """`jnp.transpose`, of as few axes as can be: none of one entry, as XLA has an order in memory for those, too, and copies all
+    """`lax.transpose`, of as few axes as can be: none of one entry, as XLA has an order in memory for those, too, and copies all
     where that is another one; and those that stay side by side as one, which compiles in a third of the time."""
     kept = [axis for axis in order if array.shape[axis] != 1]
     among = sorted(kept)
@@ -275,7 +282,7 @@ def moved(array: Array, order: Sequence[int]) -> Array:
             runs.append([axis])
     begun = sorted(runs)
     merged = array.reshape([math.prod(array.shape[among[axis]] for axis in run) for run in begun])
-    turned = jnp.transpose(merged, [begun.index(run) for run in runs])
+    turned = lax.transpose(merged, [begun.index(run) for run in runs])
     return turned.reshape([array.shape[axis] for axis in order])
 
 
@@ -288,7 +295,7 @@ def laid_out(array: Array) -> Array:
 def held(array: Array) -> Callable[[], Array]:
     """An array for a loop to hold, without axes of one entry, for the sake of `moved`; called in the loop, the function
     that is returned restores them."""
-    squeezed = jnp.squeeze(array)
+    squeezed = lax.squeeze(array, [axis for axis, size in enumerate(array.shape) if size == 1])
     return lambda: squeezed.reshape(array.shape)
 
 
@@ -301,23 +308,22 @@ def interleaved(phases: Sequence[Array], axis: int) -> Array:
 
 
 def joined(parts: Sequence[Array], axis: int) -> Array:
-    """`jnp.concatenate`, as one fused loop, which XLA shares between the cores: it fuses the joining of at most eight arrays, and
+    """`lax.concatenate`, as one fused loop, which XLA shares between the cores: it fuses the joining of at most eight arrays, and
     would take what joins some that are joined for the joining of all."""
     while len(parts) > FUSED:
         groups = [parts[first : first + FUSED] for first in range(0, len(parts), FUSED)]
-        parts = [lax.optimization_barrier(jnp.concatenate(group, axis)) for group in groups]
-    return jnp.concatenate(parts, axis)
+        parts = [lax.optimization_barrier(lax.concatenate(group, axis)) for group in groups]
+    return lax.concatenate(parts, axis)
 
 
 def stacked(seen: Callable[[Start], Array], count: int, axis: int) -> Array:
-    """`seen` of every index along a new `axis`, joined; of many, which would take long to compile, in a loop, on one core."""
+    """`seen` of every index, which has one entry along an `axis`, joined there; of many, which would take long to compile, in a
+    loop, on one core."""
     if is_joined(count):
-        return joined([jnp.expand_dims(seen(index), axis) for index in range(count)], axis)
-    one = jnp.expand_dims(seen(0), axis)
+        return joined([seen(index) for index in range(count)], axis)
+    one = seen(0)
     room = blank((*one.shape[:axis], count, *one.shape[axis + 1 :]), one.dtype, one)
-    return lax.fori_loop(
-        0, count, lambda index, room: put(room, jnp.expand_dims(seen(index), axis), axis, [index]), room
-    )
+    return lax.fori_loop(0, count, lambda index, room: put(room, seen(index), axis, [index]), room)
 
 
 def period(length: int, kernel: int, stride: int, channels: int) -> int | None:
@@ -356,12 +362,12 @@ def windows(image: Array, axis: int, length: int, kernel: int, stride: int, coun
     lead, whole, channels = image.shape[:axis], _in_periods(length, count), image.shape[-1]
 
     def every(first: int) -> Array:
-        part = lax.slice_in_dim(image, first * stride, stride * (first + whole), axis=axis)
+        part = _sliced(image, first * stride, stride * (first + whole), axis)
         rows = part.reshape(*lead, whole // count, 1, count * stride * channels)
-        return lax.slice_in_dim(rows, 0, kernel * channels, axis=axis + 2)
+        return _sliced(rows, 0, kernel * channels, axis + 2)
 
     seen = joined([every(first) for first in range(count)], axis + 1).reshape(*lead, whole, kernel * channels)
-    return lax.slice_in_dim(seen, 0, length, axis=axis)
+    return _sliced(seen, 0, length, axis)
 
 
 def is_joined(count: int) -> bool:

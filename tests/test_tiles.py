@@ -179,7 +179,7 @@ def test_many_are_stacked_in_a_loop(count, loops):
     image = jnp.arange(3 * 50.0).reshape(3, 50)
 
     def stack(image):
-        return stacked(lambda index: jax.lax.dynamic_slice_in_dim(image, index, 20, 1), count, 1)
+        return stacked(lambda index: jax.lax.dynamic_slice_in_dim(image[:, None], index, 20, 2), count, 1)
 
     expected = jnp.stack([image[:, start : start + 20] for start in range(count)], 1)
     np.testing.assert_array_equal(stack(image), expected)

@@ -139,7 +139,7 @@ def _unfold_tile(convolution: Convolution, grid: Tiles, input: Array, places: li
         if count is not None:
             rows, axes = windows(rows, 2 + last, length, kernel, stride, count), axes[:-1]
         for axis in reversed(axes):
-            seen = partial(_tap, window, axis, grid.shape[axis], rows)
+            seen = partial(_tap, window, axis, grid.shape[axis], lax.expand_dims(rows, [2 + window.rank]))
             rows = stacked(seen, window.kernel[axis], 2 + window.rank)
         return rows.astype(copied)
 

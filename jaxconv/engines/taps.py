@@ -135,7 +135,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
             return put(sums, jnp.sum(products, axis=(0, *range(3, products.ndim)))[None], 0, [index])
 
         if at_once:
-            products = stacked(view, terms, 0) * of_cotangent()
+            products = stacked(lambda index: view(index)[None], terms, 0) * of_cotangent()
             sums = jnp.sum(products, axis=(1, *range(4, products.ndim)))
         else:
             sums = each(terms, add, blank((terms, grid.shape[0], outer), convolution.accumulate, seen, other))
@@ -194,7 +194,11 @@ def _moved_whole(given: Convolution, way: _Way, sums: Sums, image: Array, weight
         return _by_groups(convolution, way, sums, image, weight.reshape(shape), bias)
 
     # The weight without axes of one entry, for the sake of `moved`.
-    arrays = laid_out(given.channels_second(image)), jnp.squeeze(weight), *([] if bias is None else [bias])
+    arrays = (
+        laid_out(given.channels_second(image)),
+        lax.squeeze(weight, [axis for axis, size in enumerate(weight.shape) if size == 1]),
+        *([] if bias is None else [bias]),
+    )
     return laid_out(given.as_given(given.as_call(by_groups, *arrays)))
 
 
@@ -345,7 +349,7 @@ def _sum(convolution: Convolution, part: Array, weight: Array, taps: Sequence[Ta
         for index in itertools.product(*map(range, counts[inside:])):
             within = [cells(axis, at) for axis, at in enumerate(index, inside)]
             seen, entry = map(dict, zip(*around, *within, strict=True))
-            total = total + pieces(image, seen) * pieces(factors, entry)
+            total = lax.add(total, lax.mul(pieces(image, seen), pieces(factors, entry)))
         return total
 
     total, turns = blank(sizes, convolution.accumulate, part, weight), math.prod(counts[:inside])
