@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from geometries import geometries
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from oracle import torch_results
 
 import jaxconv
 from jaxconv.choice import ENGINES
@@ -188,3 +190,37 @@ def test_infinity_and_nan_land_where_torch_has_them(at, value, seed, engine):
     back = F.conv_transpose2d(torch.from_numpy(input), torch.from_numpy(weight.reshape(2, 2, 3, 2)), stride=2)
     transposed = jaxconv.conv_transpose2d(input, weight.reshape(2, 2, 3, 2), stride=2, engine=engine)
     np.testing.assert_array_equal(transposed, back)
+
+
+@given(
+    geometry=geometries(),
+    engine=st.sampled_from(ENGINES),
+    last=st.booleans(),
+    place=st.sampled_from([0, 1, 3]),
+    at=st.integers(0, 10**6),
+)
+@settings(max_examples=60)
+def test_no_engine_hides_an_infinity(geometry, engine, last, place, at):
+    """What sees an infinite entry of input, weight or cotangent is no number, in the output and both gradients."""
+    arrays = tuple(map(np.ones_like, geometry.arrays(np.float32)))
+    if 0 in (array.size for array in arrays):
+        return
+
+    def with_entry(value):
+        some = [array.copy() for array in arrays]
+        some[place].flat[at % some[place].size] = value
+        return tuple(some)
+
+    one, other = (torch_results(geometry, with_entry(value))[:3] for value in (1, 2))
+    input, weight, _, cotangent = map(jnp.asarray, with_entry(np.inf))
+    axis = input.ndim - geometry.rank - 1
+
+    def placed(image, old, new):
+        return jnp.moveaxis(image, old, new) if last else image
+
+    options = geometry.options | {"engine": engine, "data_format": "channels_last" if last else "channels_first"}
+    output, pull = jax.vjp(lambda x, w: jaxconv.conv(x, w, **options), placed(input, axis, -1), weight)
+    by_input, by_weight = pull(placed(cotangent, axis, -1))
+    mine = placed(output, -1, axis), placed(by_input, -1, axis), by_weight
+    for ours, before, after in zip(mine, one, other, strict=True):
+        assert not np.isfinite(np.asarray(ours)[np.asarray(before) != np.asarray(after)]).any()
