@@ -26,8 +26,8 @@ def number_of_parts(batch: int, least: int, most: int, devices: int = DEVICES) -
 
 
 def image_by_parts(function: Callable[..., Array], at: int) -> Callable[..., Array]:
-    """An engine's function of a convolution and arrays, from a batch to a batch, as one that takes it in `convolution.parts`; `at`
-    is 0 for the output, of the batch and a weight, and 1 for the input gradient, of a weight and the batch."""
+    """An engine's function of a convolution and arrays, from a batch to a batch, as one that takes it in `convolution.parts`: the
+    output, of the batch and a weight, where the batch is `at` 0, and the input gradient, of a weight and the batch, at 1."""
 
     def by_parts(convolution: Convolution, *arrays: Array) -> Array:
         if convolution.parts == 1:
