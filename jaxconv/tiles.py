@@ -295,8 +295,13 @@ def laid_out(array: Array) -> Array:
 def held(array: Array) -> Callable[[], Array]:
     """An array for a loop to hold, without axes of one entry, for the sake of `moved`; called in the loop, the function
     that is returned restores them."""
-    squeezed = lax.squeeze(array, [axis for axis, size in enumerate(array.shape) if size == 1])
-    return lambda: squeezed.reshape(array.shape)
+    kept = squeezed(array)
+    return lambda: kept.reshape(array.shape)
+
+
+def squeezed(array: Array) -> Array:
+    """An array without its axes of one entry."""
+    return lax.squeeze(array, [axis for axis, size in enumerate(array.shape) if size == 1])
 
 
 def interleaved(phases: Sequence[Array], axis: int) -> Array:

@@ -33,6 +33,7 @@ from jaxconv.tiles import (
     pieces,
     place,
     put,
+    squeezed,
     stacked,
     tiles,
     written_out,
@@ -194,11 +195,7 @@ def _moved_whole(given: Convolution, way: _Way, sums: Sums, image: Array, weight
         return _by_groups(convolution, way, sums, image, weight.reshape(shape), bias)
 
     # The weight without axes of one entry, for the sake of `moved`.
-    arrays = (
-        laid_out(given.channels_second(image)),
-        lax.squeeze(weight, [axis for axis, size in enumerate(weight.shape) if size == 1]),
-        *([] if bias is None else [bias]),
-    )
+    arrays = laid_out(given.channels_second(image)), squeezed(weight), *([] if bias is None else [bias])
     return laid_out(given.as_given(given.as_call(by_groups, *arrays)))
 
 
