@@ -66,8 +66,8 @@ def sum_by_parts(function: Callable[..., Array]) -> Callable[..., Array]:
     return by_parts
 
 
-def mapped_by_parts(function: Callable[..., Array], parts: int, *batches: Array) -> Array:
-    """`jax.vmap` of a function of samples, over so many parts of them one after the other."""
+def mapped_by_parts(function: Callable[..., Array], one: jax.ShapeDtypeStruct, parts: int, *batches: Array) -> Array:
+    """`jax.vmap` of a function of samples, whose result is like `one`, over so many parts of them one after the other."""
     if parts == 1:
         return jax.vmap(function)(*batches)
     # Flat, as XLA may give a batch of one another place in memory, and copy all of it for the loop.
@@ -79,8 +79,7 @@ def mapped_by_parts(function: Callable[..., Array], parts: int, *batches: Array)
             *(one.reshape(-1, *batch.shape[1:]) for one, batch in zip(some, batches, strict=True))
         )
 
-    shape = jax.eval_shape(result, 0)
-    return _gathered(result, blank_run((shape.shape[0], parts, *shape.shape[1:]), shape.dtype, *batches), put)
+    return _gathered(result, blank_run((len(divided[0]), parts, *one.shape), one.dtype, *batches), put)
 
 
 def _gathered(result: Callable[[Start], Array], room: Array, put: Callable[..., Array]) -> Array:

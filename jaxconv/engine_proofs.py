@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -148,7 +149,8 @@ def of_batches() -> Iterator[Proof]:
     def of_each(x, g):
         return jnp.stack([materialise.weight_gradient(whole, x[at], g[at]) for at in range(6)])
 
-    mapped = partial(mapped_by_parts, partial(materialise.weight_gradient, whole), 3)
+    gradient = jax.ShapeDtypeStruct(weight, jnp.float32)
+    mapped = partial(mapped_by_parts, partial(materialise.weight_gradient, whole), gradient, 3)
     gradients = named("weight gradients by parts", mapped)
     shapes = ((6, 1, 1, 3), (6, 1, 2, 3))
     same = partial(prove_equal, gradients, named("one by one", of_each), *shapes)

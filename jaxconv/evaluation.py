@@ -88,14 +88,15 @@ input_gradient = with_rule(_input_gradient, one_batch(1), _spread(_input_gradien
 def _of_each(convolution: Convolution, input: Array, cotangent: Array) -> Array:
     """Eq. 4 of every sample along the first axis: in parts of those, each with room for tiles of its own."""
     sample, of_sample = (jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for array in (input, cotangent))
-    u = unfolded_bytes(convolution, convolution.weight_shape(sample, of_sample), sample)
+    gradient = jax.ShapeDtypeStruct(convolution.weight_shape(sample, of_sample), convolution.result)
+    u = unfolded_bytes(convolution, gradient.shape, sample)
     images = (sample.size + of_sample.size) * jnp.dtype(convolution.accumulate).itemsize
     room = ACCELERATOR_TILE if convolution.on_accelerator else _PART
     length = input.shape[0]
     parts = number_of_parts(length, 1, max(DEVICES, room // (u + images))) if isinstance(length, int) else 1
     # A loop over parts is apart as it is; a call in it would be one copy more of what it gives.
     of_part = replace(convolution.times(length // parts), alone=convolution.alone and parts == 1)
-    return mapped_by_parts(partial(_weight_gradient, of_part), parts, input, cotangent)
+    return mapped_by_parts(partial(_weight_gradient, of_part), gradient, parts, input, cotangent)
 
 
 gradient_of_each = with_rule(_of_each, each_by_itself, on_platform=_on_platform)
