@@ -76,7 +76,7 @@ def mapped_by_parts(function: Callable[..., Array], one: jax.ShapeDtypeStruct, p
     def result(index: Start) -> Array:
         some = (piece(batch, index, 1, 1) for batch in divided)
         return jax.vmap(function)(
-            *(one.reshape(-1, *batch.shape[1:]) for one, batch in zip(some, batches, strict=True))
+            *(part.reshape(-1, *batch.shape[1:]) for part, batch in zip(some, batches, strict=True))
         )
 
     return _gathered(result, blank_run((len(divided[0]), parts, *one.shape), one.dtype, *batches), put)

@@ -13,21 +13,20 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution, traced_once
-from jaxconv.copies import seen_cells
+from jaxconv.copies import seen_cells, shifted
 from jaxconv.tiles import (
-    Start,
     Tiles,
     blank,
     cells_of_windows,
     is_joined,
     period,
-    piece,
+    seen_by,
     stacked,
     tiles,
     tiles_of_terms,
     windows,
 )
-from jaxconv.window import Cells, Place, Window
+from jaxconv.window import Cells, Place, forward_taps
 
 IN_TILES = True
 
@@ -157,15 +156,11 @@ def _unfold_tile(convolution: Convolution, grid: Tiles, input: Array, places: li
             rows, axes = windows(rows, 2 + last, length, kernel, stride, count), axes[:-1]
         for axis in reversed(axes):
             taken = lax.expand_dims(rows, [2 + window.rank])
-            seen = partial(_tap, window, axis, grid.shape[axis], skipped[axis], taken)
-            rows = stacked(seen, window.kernel[axis], 2 + window.rank)
+            taps = shifted(forward_taps(window, axis), skipped[axis])
+            seen = partial(seen_by, taken, taps, length=grid.shape[axis], axis=2 + axis)
+            rows = stacked(seen, taps.count, 2 + window.rank)
         return rows.astype(copied)
 
     shape = (*convolution.lead, batch * math.prod(grid.shape), channels // groups * window.taps)
     rows = convolution.as_call_at(unfolded, cells, input)
     return convolution.for_sums(rows.reshape(shape), dtype)
-
-
-def _tap(window: Window, axis: int, length: int, skipped: int, rows: Array, tap: Start) -> Array:
-    """What one tap of an axis sees of cells of which so many are left out: every `stride`-th of the positions from its own on."""
-    return piece(rows, tap * window.dilation[axis] - skipped, length, 2 + axis, window.stride[axis])
