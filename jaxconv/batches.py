@@ -12,7 +12,7 @@ import jax
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
-from jaxconv.tiles import Start, blank, blank_run, piece, put
+from jaxconv.tiles import Start, blank, piece, put
 
 DEVICES = 8
 
@@ -43,7 +43,7 @@ def image_by_parts(function: Callable[..., Array], at: int) -> Callable[..., Arr
 
         samples, weight = batch.shape[0], arrays[1 - at]
         shape = convolution.output_shape(samples, weight) if at == 0 else convolution.input_shape(samples, weight)
-        image = blank_run((samples, convolution.parts, *shape[1:]), convolution.result, *arrays)
+        image = blank((samples, convolution.parts, *shape[1:]), convolution.result, *arrays)
         return _gathered(result, image, convolution.put)
 
     return by_parts
@@ -79,7 +79,7 @@ def mapped_by_parts(function: Callable[..., Array], one: jax.ShapeDtypeStruct, p
             *(part.reshape(-1, *batch.shape[1:]) for part, batch in zip(some, batches, strict=True))
         )
 
-    return _gathered(result, blank_run((len(divided[0]), parts, *one.shape), one.dtype, *batches), put)
+    return _gathered(result, blank((len(divided[0]), parts, *one.shape), one.dtype, *batches), put)
 
 
 def _gathered(result: Callable[[Start], Array], room: Array, put: Callable[..., Array]) -> Array:

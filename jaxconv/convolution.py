@@ -14,7 +14,7 @@ from jax.experimental.xla_metadata import set_xla_metadata
 from jaxconv.arguments import image_sizes
 from jaxconv.primitive import ACCELERATOR
 from jaxconv.products import better_right
-from jaxconv.tiles import Start, blank_run, cut, is_run, laid_out, moved, put
+from jaxconv.tiles import Start, blank, cut, is_run, laid_out, moved, put
 from jaxconv.window import Cells, Window
 
 
@@ -148,10 +148,10 @@ class Convolution:
         """
         row = shape[-1] if self.channels_last else math.gcd(length, shape[-1])
         if not self.puts_bits or row == shape[-1]:
-            return blank_run(shape, self.result, *like)
+            return blank(shape, self.result, *like)
         if row < _SHORT_ROW:
-            return blank_run(shape, jnp.uint16, *like)
-        return blank_run((*shape[:-1], shape[-1] // row, row), self.result, *like)
+            return blank(shape, jnp.uint16, *like)
+        return blank((*shape[:-1], shape[-1] // row, row), self.result, *like)
 
     def put(self, result: Array, tile: Array, first_axis: int, starts: Sequence[Start]) -> Array:
         """A `room` with `tile` in it from `starts` on; where the tile is all of the result, the tile. A room may have the last
@@ -189,7 +189,7 @@ class Convolution:
 
     def made_once(self, factor: Array) -> Array:
         """A factor that every tile has. XLA takes no transposition out of a loop, and would make one for each."""
-        return laid_out(factor)
+        return lax.optimization_barrier(laid_out(factor))
 
     def as_call(self, function: Callable[..., Array], *arrays: Array) -> Array:
         """`function(*arrays)`, as a call that XLA does not inline if `calls` are wanted, and so does not fuse with what takes

@@ -18,7 +18,6 @@ from jaxconv.tiles import (
     Start,
     Tiles,
     blank,
-    blank_run,
     cut,
     held,
     moved,
@@ -94,7 +93,7 @@ class _Sums:
         self.shape = convolution.shape(samples, (self.high.count, *self.row), convolution.groups)
 
     def blank(self, *like: Array) -> list[Array]:
-        return [blank_run(self.shape, self.convolution.accumulate, *like)] * len(self.entries)
+        return [blank(self.shape, self.convolution.accumulate, *like)] * len(self.entries)
 
     def plus(
         self, sums: list[Array], image: Held, seen: Start, cotangent: Held, there: Start, rows: int

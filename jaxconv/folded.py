@@ -72,7 +72,8 @@ def gradient(
     if convolution.channels_last:
         of_u, of_g = [*of_u[1:], "c"], [*of_g[1:], "q"]
     columns, rows = (math.prod(lengths[name] for name in names) for names in (of_u, of_g))
-    exchanged = convolution.exchanges(rows, columns)
+    # Of one channel each, and equally many taps, the gradient is then there as it is.
+    exchanged = convolution.exchanges(rows, columns) or (inner == outer == 1 and rows == columns)
 
     def step(places: list[Place], total: Array) -> Array:
         u, g = (_as_factor(convolution, copies) for copies in copied(places))

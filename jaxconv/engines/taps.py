@@ -23,7 +23,6 @@ from jaxconv.tiles import (
     Start,
     Tiles,
     blank,
-    blank_run,
     each,
     held,
     interleaved,
@@ -37,6 +36,7 @@ from jaxconv.tiles import (
     stacked,
     tiles,
     written_out,
+    zeros,
 )
 from jaxconv.window import Cells, Place, Taps, backward_taps, forward_taps
 
@@ -296,7 +296,7 @@ def _by_groups(
 
     result = convolution.room(convolution.shape(batch, way.spatial, groups * results), way.spatial[-1], weight, image)
     # Every tile goes to the same place among the same zeros: to pad each one would write every cell with a condition.
-    room = blank_run(convolution.shape(batch, padded, grid.shape[0] * channels), convolution.accumulate, image)
+    room = blank(convolution.shape(batch, padded, grid.shape[0] * channels), convolution.accumulate, image)
     return grid.walk(step, (result, room))[0]
 
 
@@ -318,18 +318,23 @@ def _sum(convolution: Convolution, part: Array, weight: Array, taps: Sequence[Ta
     # Channels in front, so that the weight of a term has the axes of a sum.
     weight = (weight if last else moved(weight, (2, 0, 1, *range(3, 3 + rank)))).astype(convolution.accumulate)
     first, channel = (1, 2 + rank) if last else (3, 2)
-    counts = [weight.shape[0], *(some.count for some in taps)]
+    inner, all_sizes = weight.shape[0], (batch, *shape, groups, results) if last else (batch, groups, results, *shape)
+    counts, sizes = [inner, *(some.count for some in taps)], all_sizes
+    if inner == results == 1:
+        # No axes, for the sake of `blank`.
+        part, weight = (lax.squeeze(array, [channel]) for array in (part, weight))
+        first, counts, sizes = min(first, 2), counts[1:], (*sizes[:channel], *sizes[channel + 1 :])
 
-    def cells(axis: int, index: Start) -> tuple[tuple[int, Piece], tuple[int, Piece]]:
-        """What one channel, on axis 0, or one tap of another axis takes of the image, and of the weight."""
-        if axis == 0:
+    def cells(at: int, index: Start) -> tuple[tuple[int, Piece], tuple[int, Piece]]:
+        """What one of so many `counts` takes of the image, and of the weight."""
+        axis = at - len(counts) + rank
+        if axis < 0:
             return (channel, (index, 1, 1)), (0, (index, 1, 1))
-        some, at = taps[axis - 1], first + axis - 1
-        seen = some.at + some.shift * index, shape[axis - 1], some.stride
-        return (at, seen), (at, (some.first + some.step * index, 1, 1))
+        some = taps[axis]
+        seen = some.at + some.shift * index, shape[axis], some.stride
+        return (first + axis, seen), (first + axis, (some.first + some.step * index, 1, 1))
 
     # As many of the last axes as make a fused loop of a fair size are written out, the others are a loop around it.
-    sizes = (batch, *shape, groups, results) if last else (batch, groups, results, *shape)
     rounded = convolution.has_half and math.prod(sizes) > _FEW_SUMS
     strided = max(some.stride for some in taps) > 1
     long = shape[-1] >= _SHORT_ROW and not (strided or rounded or convolution.on_accelerator)
@@ -349,11 +354,13 @@ def _sum(convolution: Convolution, part: Array, weight: Array, taps: Sequence[Ta
             total = lax.add(total, lax.mul(pieces(image, seen), pieces(factors, entry)))
         return total
 
-    total, turns = blank(sizes, convolution.accumulate, part, weight), math.prod(counts[:inside])
+    turns = math.prod(counts[:inside])
     if turns == 1 or convolution.on_accelerator:
         # On an accelerator, where a turn of a loop is a program of its own, a few are written out.
-        return each(turns, add, total)
-    return lax.fori_loop(0, turns, add, total)
+        total = each(turns, add, zeros(sizes, convolution.accumulate, part, weight))
+    else:
+        total = lax.fori_loop(0, turns, add, blank(sizes, convolution.accumulate, part, weight))
+    return total.reshape(all_sizes)
 
 
 def _image(convolution: Convolution, sums: Array) -> Array:
