@@ -12,17 +12,15 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
+from jaxconv.periods import cells_of_windows, period, windows
 from jaxconv.tiles import (
     Start,
-    cells_of_windows,
     held,
     is_joined,
     laid_out,
     moved,
-    period,
     seen_by,
     stacked,
-    windows,
     written_out,
 )
 from jaxconv.window import Cells, Taps

@@ -158,7 +158,7 @@ def is_run(image: Array, first_axis: int, cells: Sequence[Cells]) -> bool:
     """Whether the last axis of an image that is cut is short, and all of it is taken. LLVM writes a loop of less than some 110
     turns out, a cell at a time, which takes it long and fills no vectors; what is taken as a whole lies as one run."""
     left = _those_cut(image, first_axis, cells)
-    return 0 < len(left) < image.ndim - first_axis and image.shape[-1] < _LOOP
+    return 0 < len(left) < image.ndim - first_axis and image.shape[-1] < LONG_LOOP
 
 
 def _those_cut(image: Array, first_axis: int, cells: Sequence[Cells]) -> list[Cells]:
@@ -180,7 +180,7 @@ def _cut(image: Array, first_axis: int, cells: Sequence[Cells]) -> Array:
         if least == most:
             # Only what is there: XLA would pad the whole of it before it takes some.
             begin, end = min(max(0, least), whole), max(0, min(least + size, whole))
-            image = _sliced(image, begin, max(begin, end), axis)
+            image = sliced(image, begin, max(begin, end), axis)
             lengths[axis] = image.shape[axis]
             low = min(size, begin - least)
             around[axis] = (low, size - low - lengths[axis], 0)
@@ -199,14 +199,16 @@ def _cut(image: Array, first_axis: int, cells: Sequence[Cells]) -> Array:
     if any(sides != (0, 0, 0) for sides in around):
         part = lax.pad(part, jnp.zeros((), image.dtype), around)
     if any(not isinstance(place, int) for place in into):
-        part = lax.dynamic_update_slice(zeros(tuple(room), image.dtype, image), part, into, allow_negative_indices=False)
+        part = lax.dynamic_update_slice(
+            zeros(tuple(room), image.dtype, image), part, into, allow_negative_indices=False
+        )
     ends = [begin + length for begin, length in zip(taken, room, strict=True)]
     for axis, (_, size, _) in enumerate(cells, first_axis):
         ends[axis] = taken[axis] + size
     return part if ends == list(part.shape) and not any(taken) else lax.slice(part, taken, ends)
 
 
-def _sliced(array: Array, start: int, end: int, axis: int, stride: int = 1) -> Array:
+def sliced(array: Array, start: int, end: int, axis: int, stride: int = 1) -> Array:
     """`lax.slice_in_dim`; an array of which all is taken as it is, as every operation takes its time to be compiled."""
     whole = (start, end, stride) == (0, array.shape[axis], 1)
     return array if whole else lax.slice_in_dim(array, start, end, stride, axis)
@@ -220,11 +222,11 @@ def piece(array: Array, start: Start, length: int, axis: int, stride: int = 1) -
         return array if stride == 1 else lax.slice_in_dim(array, 0, None, stride, axis)
     low, high = -start, start + cells - array.shape[axis]
     if low <= 0 and high <= 0:
-        return _sliced(array, start, start + cells, axis, stride)
+        return sliced(array, start, start + cells, axis, stride)
     # What is cut off is negative.
     sides = [(0, 0, 0)] * array.ndim
     sides[axis] = (low, high, 0)
-    return _sliced(lax.pad(array, jnp.zeros((), array.dtype), sides), 0, cells, axis, stride)
+    return sliced(lax.pad(array, jnp.zeros((), array.dtype), sides), 0, cells, axis, stride)
 
 
 def pieces(array: Array, cells: Mapping[int, Piece]) -> Array:
@@ -261,13 +263,13 @@ def zeros(shape: Sequence[int], dtype: Any, *like: Array) -> Array:
 
 
 def blank(shape: Sequence[int], dtype: Any, *like: Array) -> Array:
-    """`zeros` for a loop to begin with, written as one run for every entry of the first axis, or one of all where these are short:
-    up to three times as fast (measured), and compiled in a third of the time, as for `cut`; runs of one length once for all. But
+    """`zeros` for a loop to begin with, as one run for every entry of the first axis, or one of all where these are short: up to
+    three times as fast (measured), and compiled in a third of the time, as for `cut`, and runs of one length once for all. But
     those with axes of one entry as they are, for the sake of `moved`."""
     if 1 in shape[1:]:
         return zeros(shape, dtype, *like)
     runs = (shape[0], math.prod(shape[1:]))
-    runs = runs if runs[1] >= _LOOP else (math.prod(shape),)
+    runs = runs if runs[1] >= LONG_LOOP else (math.prod(shape),)
     return lax.optimization_barrier(zeros(runs, dtype, *like)).reshape(shape)
 
 
@@ -333,53 +335,9 @@ def stacked(seen: Callable[[Start], Array], count: int, axis: int) -> Array:
     return lax.fori_loop(0, count, lambda index, room: put(room, seen(index), axis, [index]), room)
 
 
-def period(length: int, kernel: int, stride: int, channels: int) -> int | None:
-    """How many neighbouring windows of an axis, at least as many cells as one of them has, are a period of `windows`: a number
-    that divides `length`, or one of which a whole number is at most an eighth more. None where there is no such number, or where
-    runs are not faster than copies of a tap: LLVM writes a loop of less than some 110 turns out, which takes it long, and is
-    worth it for very few channels alone (measured), as are more copies than are joined at once, and than there are taps."""
-    few = channels <= _FEW_CHANNELS
-    if not few and kernel * channels < _LOOP:
-        return None
-    most = _MOST_JOINED if few else max(FUSED, kernel if is_joined(kernel) else 0)
-    counts = range(max(2, -(-kernel // stride)), most + 1)
-    divisors = (count for count in counts if count <= FUSED and length % count == 0)
-    others = (count for count in counts if 8 * _in_periods(length, count) <= 9 * length)
-    return next(divisors, next(others, None))
-
-
-def _in_periods(length: int, count: int) -> int:
-    """`length`, or as many more as make a whole number of periods."""
-    return -(-length // count) * count
-
-
-def cells_of_windows(length: int, stride: int, count: int) -> int:
-    """Cells of the axis that `windows` are taken of."""
-    return stride * (_in_periods(length, count) + count - 1)
-
-
-def windows(image: Array, axis: int, length: int, kernel: int, stride: int, count: int) -> Array:
-    """What every window of an axis sees of an image whose channels are behind that axis, and last: (..., length, kernel and
-    channels), where a window is one run of memory.
-
-    Every `count`-th window, a `period`, lies in a row of an image whose cells are taken `count` strides at a time. So these are
-    `count` copies of long runs, whatever the kernel, of an axis that has `cells_of_windows`; windows that are beyond `length`, to
-    the end of a period, are cut off.
-    """
-    lead, whole, channels = image.shape[:axis], _in_periods(length, count), image.shape[-1]
-
-    def every(first: int) -> Array:
-        part = _sliced(image, first * stride, stride * (first + whole), axis)
-        rows = part.reshape(*lead, whole // count, 1, count * stride * channels)
-        return _sliced(rows, 0, kernel * channels, axis + 2)
-
-    seen = joined([every(first) for first in range(count)], axis + 1).reshape(*lead, whole, kernel * channels)
-    return _sliced(seen, 0, length, axis)
-
-
 def is_joined(count: int) -> bool:
     """Whether `stacked` joins so many, whose indices are known then."""
-    return count <= _MOST_JOINED
+    return count <= MOST_JOINED
 
 
 def each(count: int, step: Callable[[Start, Any], Any], carry: Any) -> Any:
@@ -398,5 +356,6 @@ def written_out(count: int) -> bool:
 
 
 _WRITTEN_OUT = 12
-_LOOP, _FEW_CHANNELS = 112, 4
-FUSED, _MOST_JOINED = 8, 24
+# LLVM writes a loop of fewer turns out.
+LONG_LOOP = 112
+FUSED, MOST_JOINED = 8, 24

@@ -11,6 +11,7 @@ FLOORS = [
     {"differentiation"},
     {"unfold", "formulas", "pad", "tiles"},
     {"convolution"},
+    {"periods"},
     {"copies", "runs", "counts", "folded", "depthwise"},
     {"engines", "batches", "platforms"},
     {"budget", "accelerator_rule", "taps_rule"},

@@ -15,19 +15,17 @@ from layers import layer, traced
 import jaxconv
 from jaxconv.convolution import Convolution
 from jaxconv.engines import fold, taps
+from jaxconv.periods import cells_of_windows, period, windows
 from jaxconv.primitive import ACCELERATOR
 from jaxconv.tiles import (
-    blank_run,
-    cells_of_windows,
+    blank,
     cut,
     held,
     is_run,
     joined,
     moved,
-    period,
     place,
     stacked,
-    windows,
 )
 from jaxconv.window import make_window
 
@@ -109,13 +107,14 @@ def test_what_is_cut_has_zeros_outside(channels):
     assert cut(image, 1, [(0, 9, (0, 0)), (0, 3, (0, 0))]) is image
 
 
-def test_a_result_of_short_rows_begins_as_one_run_for_every_sample():
+def test_a_loop_begins_with_one_run_for_every_sample():
     def zeros(shape):
-        made = equations(jax.make_jaxpr(lambda: blank_run(shape, jnp.float32))().jaxpr)
+        made = equations(jax.make_jaxpr(lambda: blank(shape, jnp.float32))().jaxpr)
         return [one.outvars[0].aval.shape for one in made if one.primitive.name == "broadcast_in_dim"]
 
-    assert zeros((2, 3, 4, 111)) == [(2, 3 * 4 * 111)]
-    assert zeros((2, 3, 4, 112)) == [(2, 3, 4, 112)]
+    assert zeros((2, 3, 4, 112)) == [(2, 3 * 4 * 112)]
+    assert zeros((64, 3, 37)) == [(64 * 3 * 37,)]
+    assert zeros((64, 1, 130)) == [(64, 1, 130)]
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

@@ -14,17 +14,15 @@ from jax import Array, lax
 
 from jaxconv.convolution import Convolution, traced_once
 from jaxconv.copies import seen_cells, shifted
+from jaxconv.periods import cells_of_windows, has_runs_of_rows, period, windows, windows_of_rows
 from jaxconv.tiles import (
     Tiles,
     blank,
-    cells_of_windows,
     is_joined,
-    period,
     seen_by,
     stacked,
     tiles,
     tiles_of_terms,
-    windows,
 )
 from jaxconv.window import Cells, Place, forward_taps
 
@@ -140,6 +138,8 @@ def _unfold_tile(convolution: Convolution, grid: Tiles, input: Array, places: li
     # With channels first a tile would have to be moved before it is copied, which takes as long as this saves.
     runs = convolution.channels_last and window.dilation[last] == 1 < kernel
     count = period(length, kernel, stride, channels // groups) if runs else None
+    of_rows = window.rank == 2 and window.dilation[0] == 1
+    of_rows = of_rows and has_runs_of_rows(grid.shape, window.kernel, channels // groups)
     if count is not None:
         # As many cells as a whole number of periods has.
         start, _, bounds = cells[last]
@@ -151,8 +151,10 @@ def _unfold_tile(convolution: Convolution, grid: Tiles, input: Array, places: li
         copied = part.dtype
         rows = _to_rows(convolution, convolution.for_copies(part))
         # One axis after the other: K1 + K2 copies and not K1 * K2.
-        axes = range(window.rank)
-        if count is not None:
+        axes: Sequence[int] = range(window.rank)
+        if count is not None and of_rows:
+            rows, axes = windows_of_rows(rows, 2, grid.shape, window.kernel, window.stride, count), []
+        elif count is not None:
             rows, axes = windows(rows, 2 + last, length, kernel, stride, count), axes[:-1]
         for axis in reversed(axes):
             taken = lax.expand_dims(rows, [2 + window.rank])
