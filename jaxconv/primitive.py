@@ -7,6 +7,7 @@ primitive that only `jax.vmap` and the compiler see: any other transformation ta
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache, partial, wraps
 from typing import Any
 
@@ -47,10 +48,14 @@ def with_rule(
         if not any(isinstance(array, Tracer) for array in present):
             return function(static, *arrays)
         anywhere, on, mapped = bound(static, tuple(array is not None for array in arrays))
+        bind = partial(_call_p.bind, *present, function=anywhere, on=on, rule=mapped)
+        # A transformation asks for no jaxpr: one of what it replaces would be traced in vain.
+        with suppress(_JaxprWanted):
+            return bind(call=None)
         # No mesh and an empty one are two to JAX, which would trace the function for each.
         with jax.sharding.use_abstract_mesh(jax.sharding.get_abstract_mesh()):
             jaxpr = jax.make_jaxpr(on(CPU))(*present)
-        return _call_p.bind(*present, call=jaxpr, function=anywhere, on=on, rule=mapped)
+        return bind(call=jaxpr)
 
     # The same functions for the same layer, as JAX traces one function once for all arrays of the same shapes.
     @lru_cache(maxsize=_LAYERS)
@@ -162,8 +167,18 @@ def _run(*arrays: Array, function: Callable, **_: Any) -> Array:
     return function(*arrays)
 
 
+class _JaxprWanted(Exception):
+    """An equation is to be written, before anything of it is."""
+
+
+def _abstract(*arrays: Any, call: core.ClosedJaxpr | None, **_: Any) -> Any:
+    if call is None:
+        raise _JaxprWanted
+    return call.out_avals[0]
+
+
 _call_p.def_impl(_run)
-_call_p.def_abstract_eval(lambda *arrays, call, **_: call.out_avals[0])
+_call_p.def_abstract_eval(_abstract)
 mlir.register_lowering(_call_p, partial(_lowered, CPU), platform=CPU)
 mlir.register_lowering(_call_p, partial(_lowered, ACCELERATOR))
 batching.primitive_batchers[_call_p] = _batched
