@@ -6,7 +6,8 @@ divisor of that, every device has as many samples of each part, and none is move
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from jax import Array, lax
@@ -32,19 +33,18 @@ def image_by_parts(function: Callable[..., Array], at: int) -> Callable[..., Arr
     def by_parts(convolution: Convolution, *arrays: Array) -> Array:
         if convolution.parts == 1:
             return function(convolution, *arrays)
-        batch = _divided(convolution, arrays[at])
+        part_of_batch = _divided(convolution, arrays[at])
 
         # Rounded where it is put, as `put` wants it.
         own = convolution.giving(convolution.accumulate)
 
         def result(index: Start) -> Array:
-            part = function(own, *arrays[:at], _part(convolution, batch, index), *arrays[at + 1 :])
+            part = function(own, *arrays[:at], part_of_batch(index), *arrays[at + 1 :])
             return part.astype(convolution.result)
 
-        samples, weight = batch.shape[0], arrays[1 - at]
+        samples, weight = arrays[at].shape[0] // convolution.parts, arrays[1 - at]
         shape = convolution.output_shape(samples, weight) if at == 0 else convolution.input_shape(samples, weight)
-        image = blank((samples, convolution.parts, *shape[1:]), convolution.result, *arrays)
-        return _gathered(result, image, convolution.put)
+        return _gathered(result, convolution.parts, shape, convolution.result, convolution.put, arrays)
 
     return by_parts
 
@@ -55,10 +55,10 @@ def sum_by_parts(function: Callable[..., Array]) -> Callable[..., Array]:
     def by_parts(convolution: Convolution, *arrays: Array) -> Array:
         if convolution.parts == 1:
             return function(convolution, *arrays)
-        batches = [_divided(convolution, array) for array in arrays]
+        parts = [_divided(convolution, array) for array in arrays]
 
         def terms(index: Start) -> Array:
-            return function(convolution, *(_part(convolution, batch, index) for batch in batches))
+            return function(convolution, *(part(index) for part in parts))
 
         total = blank(convolution.weight_shape(*arrays), convolution.result, *arrays)
         return lax.fori_loop(0, convolution.parts, lambda index, total: total + terms(index), total)
@@ -79,24 +79,36 @@ def mapped_by_parts(function: Callable[..., Array], one: jax.ShapeDtypeStruct, p
             *(part.reshape(-1, *batch.shape[1:]) for part, batch in zip(some, batches, strict=True))
         )
 
-    return _gathered(result, blank((len(divided[0]), parts, *one.shape), one.dtype, *batches), put)
+    return _gathered(result, parts, (len(divided[0]), *one.shape), one.dtype, put, batches)
 
 
-def _gathered(result: Callable[[Start], Array], room: Array, put: Callable[..., Array]) -> Array:
-    """A batch of the result of every part, `put` into a room of (samples of a part, parts, ...)."""
+def _gathered(
+    result: Callable[[Start], Array],
+    parts: int,
+    shape: tuple[int, ...],
+    dtype: Any,
+    put: Callable[..., Array],
+    like: Sequence[Array],
+) -> Array:
+    """A batch of the result of every part, each of such a shape, `put` where the part is; held without axes of one entry, for the
+    sake of `moved`."""
+    samples, *rest = shape
+    kept = [size for size in rest if size > 1]
 
     def step(index: Start, room: Array) -> Array:
-        return put(room, lax.expand_dims(result(index), [1]), 1, [index])
+        return put(room, result(index).reshape(samples, 1, *kept), 1, [index])
 
-    room = lax.fori_loop(0, room.shape[1], step, room)
-    return room.reshape(-1, *room.shape[2:])
-
-
-def _divided(convolution: Convolution, batch: Array) -> Array:
-    """A batch as (samples of a part, parts, ...)."""
-    return batch.reshape(-1, convolution.parts, *batch.shape[1:])
+    room = lax.fori_loop(0, parts, step, blank((samples, parts, *kept), dtype, *like))
+    return room.reshape(-1, *rest)
 
 
-def _part(convolution: Convolution, batch: Array, index: Start) -> Array:
-    part = lax.squeeze(piece(convolution.for_tiles(batch, index), index, 1, 1), [1])
-    return convolution.for_sums(part, batch.dtype)
+def _divided(convolution: Convolution, batch: Array) -> Callable[[Start], Array]:
+    """Each part of a batch, which is held without axes of one entry, for the sake of `moved`."""
+    shape = batch.shape[1:]
+    divided = batch.reshape(-1, convolution.parts, *(size for size in shape if size > 1))
+
+    def part(index: Start) -> Array:
+        some = piece(convolution.for_tiles(divided, index), index, 1, 1)
+        return convolution.for_sums(some.reshape(-1, *shape), batch.dtype)
+
+    return part
