@@ -117,7 +117,8 @@ class _Sums:
             return part
 
         line = jnp.broadcast_to(line, self.shape)
-        return [lax.add(total, lax.mul(seen(begins), line)) for begins, total in zip(self.entries, sums, strict=True)]
+        # In this order XLA fuses the sum of every tap alike, and compiles one for all; in others the last one is another.
+        return [lax.add(lax.mul(line, seen(begins)), total) for begins, total in zip(self.entries, sums, strict=True)]
 
     def gradient(self, sums: list[Array]) -> Array:
         convolution = self.convolution
