@@ -10,7 +10,7 @@ from devices import on_eight
 from jaxprs import equations
 
 import jaxconv
-from jaxconv import choice, evaluation
+from jaxconv import choice, evaluation, primitive
 from jaxconv.batches import mapped_by_parts
 
 
@@ -94,6 +94,25 @@ def test_layers_of_one_shape_are_traced_once(monkeypatch):
         return len(calls)
 
     assert network(3) == network(1) == 3
+
+
+def test_nothing_is_traced_that_is_mapped_as_a_whole():
+    """A jaxpr of one sample would be thrown away."""
+    seen = []
+
+    def function(static, array):
+        seen.append(array.shape)
+        return array * static
+
+    def rule(call, function, static, length, batched, arrays):
+        return function(static, *arrays)
+
+    twice = partial(primitive.with_rule(function, rule), 2.0)
+    mapped = jax.make_jaxpr(jax.vmap(twice))(jnp.ones((3, 4)))
+    assert seen == [(3, 4)]
+    np.testing.assert_array_equal(jax.core.eval_jaxpr(mapped.jaxpr, mapped.consts, jnp.ones((3, 4)))[0], 2.0)
+    jax.make_jaxpr(twice)(jnp.ones(4))
+    assert seen == [(3, 4), (4,)]
 
 
 def test_an_empty_batch_of_samples():

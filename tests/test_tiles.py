@@ -14,8 +14,8 @@ from layers import layer, traced
 
 import jaxconv
 from jaxconv.convolution import Convolution
-from jaxconv.engines import fold, taps
-from jaxconv.periods import cells_of_windows, period, windows
+from jaxconv.engines import fold, stream, taps
+from jaxconv.periods import cells_of_windows, has_runs_of_rows, period, windows, windows_of_rows
 from jaxconv.primitive import ACCELERATOR
 from jaxconv.tiles import (
     blank,
@@ -232,6 +232,64 @@ def test_windows_are_copied_as_runs(length, kernel, stride, count):
     np.testing.assert_array_equal(runs(image), expected)
     (together,) = [one for one in equations(jax.make_jaxpr(runs)(image).jaxpr) if one.primitive.name == "concatenate"]
     assert len(together.invars) == count
+
+
+@pytest.mark.parametrize(
+    ("lengths", "kernels", "strides", "count"), [((4, 8), (7, 7), (2, 2), 4), ((3, 7), (2, 3), (1, 2), 4)]
+)
+def test_rows_of_windows_are_runs(lengths, kernels, strides, count):
+    """One copy a row of positions, beside those of the windows of a row."""
+    rows, cells = strides[0] * (lengths[0] - 1) + kernels[0], cells_of_windows(lengths[1], strides[1], count)
+    image = jnp.arange(2 * rows * cells * 3.0).reshape(1, 2, rows, cells, 3)
+
+    def runs(image):
+        return windows_of_rows(image, 2, lengths, kernels, strides, count)
+
+    def window(row, column):
+        high, wide = strides[0] * row, strides[1] * column
+        return image[:, :, high : high + kernels[0], wide : wide + kernels[1]].reshape(1, 2, -1)
+
+    expected = [jnp.stack([window(row, column) for column in range(lengths[1])], 2) for row in range(lengths[0])]
+    np.testing.assert_array_equal(runs(image), jnp.stack(expected, 2))
+    made = equations(jax.make_jaxpr(runs)(image).jaxpr)
+    assert [len(one.invars) for one in made if one.primitive.name == "concatenate"] == [count, lengths[0]]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "kernels", "channels", "expected"),
+    [
+        ((4, 112), (7, 7), 3, True),
+        ((8, 112), (7, 7), 3, True),
+        ((9, 112), (7, 7), 3, False),  # More rows of positions than are joined at once.
+        ((4, 112), (3, 3), 3, False),  # All of a window is short,
+        ((4, 112), (7, 7), 16, False),  # or a row of it is long.
+    ],
+)
+def test_where_rows_of_windows_are_runs(lengths, kernels, channels, expected):
+    assert has_runs_of_rows(lengths, kernels, channels) == expected
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_stem_with_channels_last(groups, stride):
+    """Its rows of windows are runs, and the sums those of the definition."""
+    given, weight, rng = (2, 23, 24, 3 * groups), (4 * groups, 3, 7, 7), np.random.default_rng(0)
+    x, w = (jnp.array(rng.integers(-4, 5, shape), jnp.float32) for shape in (given, weight))
+
+    def results(x, w, engine):
+        def conv(x, w):
+            options = {"stride": stride, "padding": 3, "groups": groups, "data_format": "channels_last"}
+            return jaxconv.conv2d(x, w, engine=engine, **options)
+
+        output, pull = jax.vjp(conv, x, w)
+        return output, *pull(output)
+
+    first = (2, 3 * groups, 23, 24)
+    convolution = layer(first, weight, 3, groups, stride, tile=2**17, channels_last=True)
+    made = traced(stream.output, convolution, given, weight)
+    assert any(one.primitive.name == "concatenate" and one.outvars[0].aval.shape[-1] == 147 for one in made)
+    for mine, expected in zip(results(x, w, "stream"), results(x, w, "materialise"), strict=True):
+        np.testing.assert_array_equal(mine, expected)
 
 
 @pytest.mark.parametrize(("last", "loops"), [(False, 2), (True, 1)], ids=["channels_first", "channels_last"])
