@@ -188,7 +188,8 @@ class Convolution:
         return lax.optimization_barrier((left, right)) if half else (left, right)
 
     def made_once(self, factor: Array) -> Array:
-        """A factor that every tile has. XLA takes no transposition out of a loop, and would make one for each."""
+        """A factor that every tile has. XLA takes no transposition out of a loop, and would make one for each; and compiles what
+        makes it once, for the output and for a gradient, where both have it in one shape."""
         return lax.optimization_barrier(laid_out(factor))
 
     def as_call(self, function: Callable[..., Array], *arrays: Array) -> Array:

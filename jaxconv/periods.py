@@ -69,11 +69,11 @@ def windows_of_rows(
     # Rows behind the positions, as they are copied.
     order = (*range(axis), axis + 1, axis + 2, axis, axis + 3)
     seen = joined([moved(period, order) for period in periods], axis + 1)
-    *lead, rows, row = seen.shape
-    seen = sliced(seen.reshape(*lead[:axis], -1, rows * row), 0, lengths[1], axis)
-    first, length = row * strides[0], row * kernels[0]
-    rows = [sliced(seen, first * at, first * at + length, axis + 1) for at in range(lengths[0])]
-    return joined([lax.expand_dims(row, [axis]) for row in rows], axis)
+    height, row = seen.shape[-2:]
+    seen = sliced(seen.reshape(*seen.shape[:axis], -1, height * row), 0, lengths[1], axis)
+    step, length = strides[0] * row, kernels[0] * row
+    runs = [sliced(seen, step * at, step * at + length, axis + 1) for at in range(lengths[0])]
+    return joined([lax.expand_dims(run, [axis]) for run in runs], axis)
 
 
 def _every(image: Array, axis: int, first: int, length: int, kernel: int, stride: int, count: int) -> Array:

@@ -321,7 +321,7 @@ def _sum(convolution: Convolution, part: Array, weight: Array, taps: Sequence[Ta
     inner, all_sizes = weight.shape[0], (batch, *shape, groups, results) if last else (batch, groups, results, *shape)
     counts, sizes = [inner, *(some.count for some in taps)], all_sizes
     if inner == results == 1:
-        # No axes, for the sake of `blank`.
+        # One channel in and out of every group is no axis, for the sake of `blank`.
         part, weight = (lax.squeeze(array, [channel]) for array in (part, weight))
         first, counts, sizes = min(first, 2), counts[1:], (*sizes[:channel], *sizes[channel + 1 :])
 
