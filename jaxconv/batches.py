@@ -93,19 +93,19 @@ def _gathered(
     """A batch of the result of every part, each of such a shape, `put` where the part is; held without axes of one entry, for the
     sake of `moved`."""
     samples, *rest = shape
-    kept = [size for size in rest if size > 1]
+    kept = [size for size in rest if size != 1]
 
     def step(index: Start, room: Array) -> Array:
         return put(room, result(index).reshape(samples, 1, *kept), 1, [index])
 
     room = lax.fori_loop(0, parts, step, blank((samples, parts, *kept), dtype, *like))
-    return room.reshape(-1, *rest)
+    return room.reshape(samples * parts, *rest)
 
 
 def _divided(convolution: Convolution, batch: Array) -> Callable[[Start], Array]:
     """Each part of a batch, which is held without axes of one entry, for the sake of `moved`."""
     shape = batch.shape[1:]
-    divided = batch.reshape(-1, convolution.parts, *(size for size in shape if size > 1))
+    divided = batch.reshape(-1, convolution.parts, *(size for size in shape if size != 1))
 
     def part(index: Start) -> Array:
         some = piece(convolution.for_tiles(divided, index), index, 1, 1)
