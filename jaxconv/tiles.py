@@ -258,8 +258,13 @@ def seen_in_pairs(array: Array, taps: Taps, tap: Start, length: int, axis: int) 
     seen = seen_by(array, taps, tap, length, axis)
     first, last = sorted((taps.at, taps.at + taps.shift * (taps.count - 1)))
     inside = axis < array.ndim - 1 or 0 <= first <= last < array.shape[axis] - taps.stride * (length - 1)
-    size = seen.shape[-1]
-    return seen.reshape(*seen.shape[:-1], size // 2, 2) if inside and size % 2 == 0 and size >= _FEW else seen
+    return in_pairs(seen) if inside else seen
+
+
+def in_pairs(array: Array) -> Array:
+    """TODO"""
+    size = array.shape[-1]
+    return array.reshape(*array.shape[:-1], size // 2, 2) if size % 2 == 0 and size >= _FEW else array
 
 
 def put(image: Array, tile: Array, first_axis: int, starts: Sequence[Start]) -> Array:
@@ -326,8 +331,12 @@ def interleaved(phases: Sequence[Array], axis: int) -> Array:
     """One position of every phase in turn along `axis`."""
     if len(phases) == 1:
         return phases[0]
-    together = jnp.stack(phases, axis + 1)
-    return together.reshape(*together.shape[:axis], -1, *together.shape[axis + 2 :])
+    shape = list(phases[0].shape)
+    shape[axis] *= len(phases)
+    phases = [lax.expand_dims(phase, [axis + 1]) for phase in phases]
+    if axis + 1 < len(shape):
+        phases = list(map(in_pairs, phases))
+    return lax.concatenate(phases, axis + 1).reshape(shape)
 
 
 def joined(parts: Sequence[Array], axis: int) -> Array:
