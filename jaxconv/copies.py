@@ -19,7 +19,7 @@ from jaxconv.tiles import (
     is_joined,
     laid_out,
     moved,
-    seen_in_pairs,
+    seen_by,
     stacked,
     written_out,
 )
@@ -83,17 +83,13 @@ def _copied(
     if count is not None:
         part = windows(part, first + last, lengths[last], taps[last].count, taps[last].stride, count)
         axes = axes[:-1]
-    shape = list(part.shape)
     for made, axis in enumerate(reversed(axes)):
         spatial_axis = first + axis + (0 if convolution.channels_last else made + 1)
-        part = part.reshape(shape)
         part = part.astype(dtype) if axis == axes[0] else part
         part = part if is_joined(taps[axis].count) else laid_out(part)
         seen = partial(_seen_by, held(lax.expand_dims(part, [at])), taps[axis], lengths[axis], spatial_axis)
-        part = stacked(seen, taps[axis].count, at)
-        shape.insert(at, taps[axis].count)
-        shape[spatial_axis] = lengths[axis]
-    # As it was copied, to be reshaped outside of the call: XLA would copy cells one by one into another shape.
+        paired = spatial_axis < part.ndim or taps[axis].are_inside(part.shape[-1], lengths[axis])
+        part = stacked(seen, taps[axis].count, at, paired)
     return part
 
 
@@ -106,7 +102,7 @@ def _period(convolution: Convolution, taps: Taps, length: int, channels: int) ->
 
 def _seen_by(whole: Callable[[], Array], taps: Taps, length: int, axis: int, tap: Start) -> Array:
     """What one tap of an axis sees of a part of an image."""
-    return seen_in_pairs(whole(), taps, tap, length, axis)
+    return seen_by(whole(), taps, tap, length, axis)
 
 
 def seen_cells(

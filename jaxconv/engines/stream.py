@@ -19,7 +19,7 @@ from jaxconv.tiles import (
     Tiles,
     blank,
     is_joined,
-    seen_in_pairs,
+    seen_by,
     stacked,
     tiles,
     tiles_of_terms,
@@ -156,15 +156,11 @@ def _unfold_tile(convolution: Convolution, grid: Tiles, input: Array, places: li
             rows, axes = windows_of_rows(rows, 2, grid.shape, window.kernel, window.stride, count), []
         elif count is not None:
             rows, axes = windows(rows, 2 + last, length, kernel, stride, count), axes[:-1]
-        shape = list(rows.shape)
         for axis in reversed(axes):
-            rows = rows.reshape(shape)
             taken = lax.expand_dims(rows, [2 + window.rank])
             taps = shifted(forward_taps(window, axis), skipped[axis])
-            seen = partial(seen_in_pairs, taken, taps, length=grid.shape[axis], axis=2 + axis)
+            seen = partial(seen_by, taken, taps, length=grid.shape[axis], axis=2 + axis)
             rows = stacked(seen, taps.count, 2 + window.rank)
-            shape[2 + axis] = grid.shape[axis]
-            shape.insert(2 + window.rank, taps.count)
         return rows.astype(copied)
 
     shape = (*convolution.lead, batch * math.prod(grid.shape), channels // groups * window.taps)
