@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from jaxconv.arguments import varying_alike
@@ -195,13 +196,11 @@ def _cut(image: Array, first_axis: int, cells: Sequence[Cells]) -> Array:
         taken[axis] = behind
     part = image
     if lengths != list(image.shape):
-        part = lax.dynamic_slice(image, begins, lengths, allow_negative_indices=False)
+        part = _some(image, begins, lengths)
     if any(sides != (0, 0, 0) for sides in around):
         part = lax.pad(part, jnp.zeros((), image.dtype), around)
     if any(not isinstance(place, int) for place in into):
-        part = lax.dynamic_update_slice(
-            zeros(tuple(room), image.dtype, image), part, into, allow_negative_indices=False
-        )
+        part = _with(zeros(tuple(room), image.dtype, image), part, into)
     ends = [begin + length for begin, length in zip(taken, room, strict=True)]
     for axis, (_, size, _) in enumerate(cells, first_axis):
         ends[axis] = taken[axis] + size
@@ -218,8 +217,7 @@ def piece(array: Array, start: Start, length: int, axis: int, stride: int = 1) -
     """`length` positions of one axis, `stride` apart, from `start` on; a start that is known may be outside, where zeros are."""
     cells = stride * (length - 1) + 1
     if not isinstance(start, int):
-        array = lax.dynamic_slice_in_dim(array, start, cells, axis, allow_negative_indices=False)
-        return array if stride == 1 else lax.slice_in_dim(array, 0, None, stride, axis)
+        return pieces(array, {axis: (start, length, stride)})
     low, high = -start, start + cells - array.shape[axis]
     if low <= 0 and high <= 0:
         return sliced(array, start, start + cells, axis, stride)
@@ -239,7 +237,7 @@ def pieces(array: Array, cells: Mapping[int, Piece]) -> Array:
     known = [start for start in begins if isinstance(start, int)]
     if len(known) == array.ndim:
         return lax.slice(array, known, [start + length for start, length in zip(known, lengths, strict=True)], steps)
-    array = lax.dynamic_slice(array, begins, lengths, allow_negative_indices=False)
+    array = _some(array, begins, lengths)
     return array if max(steps) == 1 else lax.slice(array, [0] * array.ndim, lengths, steps)
 
 
@@ -254,7 +252,23 @@ def put(image: Array, tile: Array, first_axis: int, starts: Sequence[Start]) -> 
         return tile
     begins: list[Start] = [0] * image.ndim
     begins[first_axis : first_axis + len(starts)] = starts
-    return lax.dynamic_update_slice(image, tile, begins, allow_negative_indices=False)
+    return _with(image, tile, begins)
+
+
+def _some(array: Array, begins: Sequence[Start], lengths: Sequence[int]) -> Array:
+    """`lax.dynamic_slice`, of what is inside of the array."""
+    return lax.dynamic_slice(array, _indices(begins), lengths, allow_negative_indices=False)
+
+
+def _with(array: Array, part: Array, begins: Sequence[Start]) -> Array:
+    """`lax.dynamic_update_slice`, of what is inside of the array."""
+    return lax.dynamic_update_slice(array, part, _indices(begins), allow_negative_indices=False)
+
+
+def _indices(starts: Sequence[Start]) -> list[Any]:
+    """Starts as JAX takes them without converting each that is known, which is most of the time that it takes to trace a slice."""
+    dtype = next((start.dtype for start in starts if not isinstance(start, int)), np.int32)
+    return [np.asarray(start, dtype) if isinstance(start, int) else start for start in starts]
 
 
 def zeros(shape: Sequence[int], dtype: Any, *like: Array) -> Array:
