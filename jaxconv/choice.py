@@ -61,8 +61,8 @@ from jaxconv.counts import (
     unfolded_cells,
 )
 from jaxconv.engines import materialise
+from jaxconv.joins import FUSED
 from jaxconv.taps_rule import FEW_PRODUCTS, FEW_TERMS, has_wide_kernel, is_added_up, is_of_few_channels
-from jaxconv.tiles import FUSED
 
 ENGINES = ("auto", *engines.NAMES)
 

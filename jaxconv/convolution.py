@@ -303,6 +303,15 @@ class Convolution:
         matrix = moved(self.by_group(weight), (0, 1, *range(3, 3 + self.window.rank), 2))
         return matrix.reshape(*self.lead, matrix.shape[1], -1)
 
+    def matrix_once(self, weight: Array) -> Array:
+        """`matrix`, which is `made_once` where a weight is not its matrix as it lies."""
+        matrix = self.matrix(weight)
+        return matrix if self._is_matrix(weight.shape[1]) else self.made_once(matrix)
+
+    def _is_matrix(self, channels: int) -> bool:
+        """Whether a weight of so many channels per group has the entries of its `matrix` in their order."""
+        return 1 in (channels, self.window.taps)
+
     def exchanges(self, rows: int, columns: int) -> bool:
         """Whether eq. 4, of a cotangent of so many rows and a U of so many columns, is taken as U times cotangent. With channels
         last, where positions are in front, a CPU's library turns the left factor around: the one of fewer channels (measured: up
@@ -323,6 +332,8 @@ class Convolution:
             weight = moved(matrix.reshape(self.groups, *entries, rows), (0, 2 + rank, 1 + rank, *range(1, 1 + rank)))
         else:
             weight = moved(matrix.reshape(self.groups, rows, *entries), (0, 1, 2 + rank, *range(2, 2 + rank)))
+            if self._is_matrix(entries[-1]):
+                return weight.reshape(-1, *weight.shape[2:])
         return self.as_result(weight.reshape(-1, *weight.shape[2:]))
 
     def as_result(self, gradient: Array) -> Array:

@@ -12,17 +12,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
+from jaxconv.joins import is_joined, stacked
 from jaxconv.periods import cells_of_windows, period, windows
-from jaxconv.tiles import (
-    Start,
-    held,
-    is_joined,
-    laid_out,
-    moved,
-    seen_by,
-    stacked,
-    written_out,
-)
+from jaxconv.tiles import Start, held, laid_out, moved, seen_by, written_out
 from jaxconv.window import Cells, Taps
 
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from jax import Array, lax
 
-from jaxconv.tiles import FUSED, LONG_LOOP, MOST_JOINED, is_joined, joined, moved, sliced
+from jaxconv.joins import FUSED, MOST_JOINED, is_joined, joined
+from jaxconv.tiles import LONG_LOOP, moved, sliced
 
 _FEW_CHANNELS = 4
 

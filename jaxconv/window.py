@@ -143,7 +143,7 @@ class Taps:
     def are_inside(self, size: int, length: int) -> bool:
         """Whether `length` positions of every tap are in an array of such a size."""
         ends = self.at, self.at + self.shift * (self.count - 1)
-        return 0 <= min(ends) and max(ends) + self.stride * (length - 1) < size
+        return min(ends) >= 0 and max(ends) + self.stride * (length - 1) < size
 
 
 def forward_taps(window: Window, axis: int) -> Taps:

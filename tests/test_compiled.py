@@ -190,6 +190,22 @@ def test_a_weight_that_lies_as_it_is_multiplied_is_not_copied():
     assert memory.temp_size_in_bytes <= 4 * w.size / 2
 
 
+@pytest.mark.parametrize(
+    ("engine", "input", "weight", "groups"),
+    [("auto", (2, 32, 32, 16), (16, 1, 31, 31), 16), ("stream", (2, 24, 24, 64), (128, 64, 1, 1), 1)],
+)
+def test_nothing_is_copied_that_lies_as_it_is(engine, input, weight, groups):
+    """As a fused loop of nothing but another view of what it is given would."""
+    x, w = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (input, weight))
+    options = {"padding": weight[-1] // 2, "groups": groups, "engine": engine}
+    layer = partial(jaxconv.conv2d, data_format="channels_last", **options)
+    text = str(jax.jit(lambda x, w: jax.vjp(layer, x, w)[1](layer(x, w))).lower(x, w).compile().as_text())
+    fused = re.findall(r"^%fused_computation[^\n]*\{\n(.*?)^\}", text, re.DOTALL | re.MULTILINE)
+    made = [set(re.findall(r"^  (?:ROOT )?%\S+ = \S+ ([\w-]+)\(", each, re.MULTILINE)) for each in fused]
+    assert made
+    assert {"parameter", "bitcast"} not in made
+
+
 def test_a_turned_kernel_is_made_once_for_all_parts():
     """Of the input gradient of a signal all of whose taps are copied, for which a kernel as it lies would need no copy."""
     x, w = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((16, 64, 4096), (64, 64, 5)))

@@ -10,7 +10,7 @@ FLOORS = [
     {"window", "shapes", "rounding", "arguments", "primitive", "products"},
     {"differentiation"},
     {"unfold", "formulas", "pad", "tiles"},
-    {"convolution"},
+    {"convolution", "joins"},
     {"periods"},
     {"copies", "runs", "counts", "folded", "depthwise"},
     {"engines", "batches", "platforms"},

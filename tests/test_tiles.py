@@ -17,16 +17,7 @@ from jaxconv.convolution import Convolution
 from jaxconv.engines import fold, stream, taps
 from jaxconv.periods import cells_of_windows, has_runs_of_rows, period, windows, windows_of_rows
 from jaxconv.primitive import ACCELERATOR
-from jaxconv.tiles import (
-    blank,
-    cut,
-    held,
-    is_run,
-    joined,
-    moved,
-    place,
-    stacked,
-)
+from jaxconv.tiles import blank, cut, held, is_run, moved, place
 from jaxconv.window import make_window
 
 
@@ -157,34 +148,6 @@ def test_moved_is_a_transpose():
     assert [one.invars[0].aval.shape for one in made if one.primitive.name == "transpose"] == [(2, 3, 120)]
     assert moved(jnp.zeros((0, 1, 3)), (2, 1, 0)).shape == (3, 1, 0)
     np.testing.assert_array_equal(held(array)(), array)
-
-
-def pieces(count, image):
-    return [image[:, start : start + 512] for start in range(count)]
-
-
-@pytest.mark.parametrize("count", [1, 8, 9, 31, 64])
-def test_what_is_joined_is_one_fused_loop(count):
-    """Which both cores share. XLA by itself makes one of at most eight arrays: of more it copies every one by itself first."""
-    image = jnp.arange(8 * 640.0).reshape(8, 640)
-    compiled = jax.jit(lambda image: joined(pieces(count, image), 0)).lower(image).compile()
-    plain = jax.jit(lambda image: jnp.concatenate(pieces(count, image), 0)).lower(image).compile()
-    np.testing.assert_array_equal(compiled(image), plain(image))
-    fusions = [str(program.as_text()).count("kind=kLoop") for program in (compiled, plain)]
-    assert fusions == [1, 1 if count <= 8 else count]
-
-
-@pytest.mark.parametrize(("count", "loops"), [(1, 0), (24, 0), (25, 1)])
-def test_many_are_stacked_in_a_loop(count, loops):
-    image = jnp.arange(3 * 50.0).reshape(3, 50)
-
-    def stack(image):
-        return stacked(lambda index: jax.lax.dynamic_slice_in_dim(image[:, None], index, 20, 2), count, 1)
-
-    expected = jnp.stack([image[:, start : start + 20] for start in range(count)], 1)
-    np.testing.assert_array_equal(stack(image), expected)
-    names = [one.primitive.name for one in jax.make_jaxpr(stack)(image).jaxpr.eqns]
-    assert names.count("scan") == loops
 
 
 @pytest.mark.parametrize(

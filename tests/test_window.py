@@ -1,11 +1,13 @@
 """Index arithmetic, against counting."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxconv.window import make_window, padding_pairs, per_axis
+from jaxconv.window import Taps, make_window, padding_pairs, per_axis
 
 
 @given(
@@ -60,3 +62,12 @@ def test_a_window_is_static():
     window = make_window((3, 2), 2, 1, 1, 2)
     assert hash(window) == hash(make_window([3, 2], (2, 2), [(1, 1), (1, 1)], [1, 1], 2))
     assert (window.rank, window.taps, window.extent(0)) == (2, 6, 3)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("at", "shift"), [(0, 1), (-1, 2), (5, -2), (2, -1), (0, 3)])
+def test_whether_taps_are_inside(at, shift, stride):
+    for count, size, length in itertools.product((1, 3), (5, 8, 12), (1, 3)):
+        cells = [at + shift * tap + stride * cell for tap in range(count) for cell in range(length)]
+        expected = all(0 <= cell < size for cell in cells)
+        assert Taps(count, 0, 1, at, shift, stride).are_inside(size, length) == expected

@@ -17,7 +17,8 @@ from jax import Array, lax
 
 from jaxconv.convolution import Convolution
 from jaxconv.engines import stream
-from jaxconv.tiles import joined, piece
+from jaxconv.joins import joined
+from jaxconv.tiles import piece
 from jaxconv.window import Window
 
 # Its copies, and the tiles of what is left to `stream`, are of bits where numbers have 16.
@@ -114,8 +115,11 @@ def _unfolded(convolution: Convolution, image: Array, axis: int, first: int, cha
     """
     window, at, size = convolution.window, first + axis, convolution.out_spatial[axis]
     starts = [window.dilation[axis] * tap - window.padding[axis][0] for tap in range(window.kernel[axis])]
-    if window.stride[axis] > 1 or convolution.channels_last:
-        return joined([piece(image, start, size, at, window.stride[axis]) for start in starts], channels)
+    stride = window.stride[axis]
+    inside = min(starts) >= 0 and max(starts) + stride * (size - 1) < image.shape[at]
+    if stride > 1 or convolution.channels_last:
+        parts = [piece(image, start, size, at, stride) for start in starts]
+        return joined(parts, channels, paired=inside or at < image.ndim - 1)
     if 0 < axis == window.rank - 1 and size == convolution.spatial[axis] <= _SHORT_ROW:
         run = image.reshape(*image.shape[:first], -1)
         positions, column = run.shape[-1], np.arange(run.shape[-1]) % size
@@ -124,11 +128,11 @@ def _unfolded(convolution: Convolution, image: Array, axis: int, first: int, cha
             part = piece(run, start, positions, first)
             inside = (column + start >= 0) & (column + start < size)
             seen.append(jnp.where(inside, part, jnp.zeros((), part.dtype)) if start else part)
-        rows = joined(seen, channels)
+        rows = joined(seen, channels, paired=False)
         return rows.reshape(*rows.shape[:first], *image.shape[first:])
     behind = image.shape[at + 1 :]
     run, length = image.reshape(*image.shape[:at], -1), math.prod(behind)
-    rows = joined([piece(run, start * length, size * length, at) for start in starts], channels)
+    rows = joined([piece(run, start * length, size * length, at) for start in starts], channels, paired=inside)
     return rows.reshape(*rows.shape[:at], size, *behind)
 
 

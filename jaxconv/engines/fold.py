@@ -21,18 +21,9 @@ from jaxconv.convolution import Convolution, traced_once
 from jaxconv.copies import copies, read_apart, seen_cells, shifted
 from jaxconv.counts import cells_held
 from jaxconv.engines import stream
+from jaxconv.joins import interleaved
 from jaxconv.runs import Runs
-from jaxconv.tiles import (
-    Start,
-    Tiles,
-    interleaved,
-    laid_out,
-    moved,
-    piece,
-    tiles,
-    tiles_of_terms,
-    written_out,
-)
+from jaxconv.tiles import Start, Tiles, laid_out, moved, piece, tiles, tiles_of_terms, written_out
 from jaxconv.window import Cells, Place, Taps, backward_taps, forward_taps
 
 IN_TILES = True
@@ -101,12 +92,12 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
     channels = _channels_at_once(convolution, grid, weight, cotangent)
     if channels:
         return _by_channels(convolution, weight, cotangent, bias, channels)
+    kernel = weight.astype(cotangent.dtype)
     if convolution.channels_last:
         # W~, as its entries are moved the least (measured: up to three times as fast for large weights).
-        matrix, columns, rows = convolution.matrix(weight), -2, (*window.kernel, weight.shape[1])
+        matrix, columns, rows = convolution.matrix_once(kernel), -2, (*window.kernel, weight.shape[1])
     else:
-        matrix, columns, rows = _turned_matrix(convolution, weight), -1, weight.shape[1:]
-    matrix = convolution.made_once(matrix.astype(cotangent.dtype))
+        matrix, columns, rows = convolution.made_once(_turned_matrix(convolution, kernel)), -1, weight.shape[1:]
     axes = range(window.rank)
 
     def add(lengths, places, result):
@@ -260,6 +251,9 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     inside = _inside(convolution, grid, seen, (*spatial[:unfolded], *out_spatial[unfolded:]))
     ours, others = ({axis: window.kernel[axis] for axis in some} for some in (axes[:unfolded], axes[unfolded:]))
     gradient = folded.gradient(convolution, grid, copied, (input, cotangent), ours, others, inside)
+    # Of one channel each, and equally many taps, `folded` has it as it lies.
+    if in_channels == out_channels == convolution.groups and math.prod(ours.values()) == math.prod(others.values()):
+        return gradient.astype(convolution.result)
     return convolution.as_result(gradient).astype(convolution.result)
 
 

@@ -14,16 +14,9 @@ from jax import Array, lax
 
 from jaxconv.convolution import Convolution, traced_once
 from jaxconv.copies import seen_cells, shifted
+from jaxconv.joins import is_joined, stacked
 from jaxconv.periods import cells_of_windows, has_runs_of_rows, period, windows, windows_of_rows
-from jaxconv.tiles import (
-    Tiles,
-    blank,
-    is_joined,
-    seen_by,
-    stacked,
-    tiles,
-    tiles_of_terms,
-)
+from jaxconv.tiles import Tiles, blank, seen_by, tiles, tiles_of_terms
 from jaxconv.window import Cells, Place, forward_taps
 
 IN_TILES = True
@@ -34,7 +27,7 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     """Eq. 2, a tile of U at a time."""
     batch, _, _ = convolution.sizes(input)
     groups, out_channels = convolution.groups, weight.shape[0]
-    matrix = convolution.made_once(convolution.matrix(weight))
+    matrix = convolution.matrix_once(weight)
     grid = tiles(convolution.out_spatial, _bytes(convolution, input, out_channels), convolution.tile)
     # A product with the rows of U in front is the faster one, but must be transposed where channels are first: not worth it
     # where the product is large beside U.

@@ -18,6 +18,7 @@ from jax import Array, lax
 from jaxconv import depthwise
 from jaxconv.convolution import Convolution, traced_once
 from jaxconv.depthwise import MOST_TERMS, seen_by_taps, tiles_of_groups
+from jaxconv.joins import interleaved, stacked
 from jaxconv.tiles import (
     Piece,
     Start,
@@ -25,7 +26,6 @@ from jaxconv.tiles import (
     blank,
     each,
     held,
-    interleaved,
     laid_out,
     moved,
     piece,
@@ -33,7 +33,6 @@ from jaxconv.tiles import (
     place,
     put,
     squeezed,
-    stacked,
     tiles,
     written_out,
     zeros,
