@@ -21,8 +21,7 @@ def interleaved(phases: Sequence[Array], axis: int) -> Array:
 
 def joined(parts: Sequence[Array], axis: int, paired: bool = True) -> Array:
     """`lax.concatenate`, as one fused loop, which XLA shares between the cores: it fuses the joining of at most eight arrays, and
-    would take what joins some that are joined for the joining of all. Parts are copied `in_pairs`, if they may be
-    `paired`."""
+    would take what joins some that are joined for the joining of all. Parts are copied `in_pairs`, if `paired`."""
     size = sum(part.shape[axis] for part in parts)
     shape = (*parts[0].shape[:axis], size, *parts[0].shape[axis + 1 :])
     parts = [in_pairs(part, axis) for part in parts] if paired else parts
@@ -37,14 +36,11 @@ def stacked(seen: Callable[[Start], Array], count: int, axis: int, paired: bool 
     loop, on one core."""
     if is_joined(count):
         return joined([seen(index) for index in range(count)], axis, paired)
-
-    def copied(index: Start) -> Array:
-        return in_pairs(seen(index), axis) if paired else seen(index)
-
-    one = copied(0)
+    whole = seen(0)
+    one = in_pairs(whole, axis) if paired else whole
     room = blank((*one.shape[:axis], count, *one.shape[axis + 1 :]), one.dtype, one)
-    room = lax.fori_loop(0, count, lambda index, room: put(room, copied(index), axis, [index]), room)
-    return room.reshape(*room.shape[: axis + 1], *seen(0).shape[axis + 1 :])
+    room = lax.fori_loop(0, count, lambda index, room: put(room, seen(index).reshape(one.shape), axis, [index]), room)
+    return room.reshape(*whole.shape[:axis], count, *whole.shape[axis + 1 :])
 
 
 def in_pairs(array: Array, axis: int) -> Array:
