@@ -82,7 +82,9 @@ def _copied(
         seen = partial(_seen_by, held(lax.expand_dims(part, [at])), taps[axis], lengths[axis], spatial_axis)
         # With channels first not at a stride, nor for gradients for every sample: XLA then keeps more at a time.
         paired = spatial_axis < part.ndim or taps[axis].are_inside(part.shape[-1], lengths[axis])
-        paired = paired and convolution.mapped == 1 and (convolution.channels_last or max(convolution.window.stride) == 1)
+        paired = (
+            paired and convolution.mapped == 1 and (convolution.channels_last or max(convolution.window.stride) == 1)
+        )
         part = stacked(seen, taps[axis].count, at, paired)
     return part
 
