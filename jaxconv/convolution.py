@@ -306,9 +306,9 @@ class Convolution:
     def matrix_once(self, weight: Array) -> Array:
         """`matrix`, which is `made_once` where a weight is not its matrix as it lies."""
         matrix = self.matrix(weight)
-        return matrix if self._is_matrix(weight.shape[1]) else self.made_once(matrix)
+        return matrix if self._lies_as_matrix(weight.shape[1]) else self.made_once(matrix)
 
-    def _is_matrix(self, channels: int) -> bool:
+    def _lies_as_matrix(self, channels: int) -> bool:
         """Whether a weight of so many channels per group has the entries of its `matrix` in their order."""
         return 1 in (channels, self.window.taps)
 
@@ -332,7 +332,7 @@ class Convolution:
             weight = moved(matrix.reshape(self.groups, *entries, rows), (0, 2 + rank, 1 + rank, *range(1, 1 + rank)))
         else:
             weight = moved(matrix.reshape(self.groups, rows, *entries), (0, 1, 2 + rank, *range(2, 2 + rank)))
-            if self._is_matrix(entries[-1]):
+            if self._lies_as_matrix(entries[-1]):
                 return weight.reshape(-1, *weight.shape[2:])
         return self.as_result(weight.reshape(-1, *weight.shape[2:]))
 

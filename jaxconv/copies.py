@@ -75,17 +75,16 @@ def _copied(
     if count is not None:
         part = windows(part, first + last, lengths[last], taps[last].count, taps[last].stride, count)
         axes = axes[:-1]
+    # Not for what `jax.vmap` maps, nor with channels first at a stride, of which XLA then keeps more at a time.
+    plain = convolution.channels_last or max(convolution.window.stride) == 1
+    pairs = convolution.mapped == 1 and plain
     for made, axis in enumerate(reversed(axes)):
         spatial_axis = first + axis + (0 if convolution.channels_last else made + 1)
         part = part.astype(dtype) if axis == axes[0] else part
         part = part if is_joined(taps[axis].count) else laid_out(part)
         seen = partial(_seen_by, held(lax.expand_dims(part, [at])), taps[axis], lengths[axis], spatial_axis)
-        # With channels first not at a stride, nor for gradients for every sample: XLA then keeps more at a time.
-        paired = spatial_axis < part.ndim or taps[axis].are_inside(part.shape[-1], lengths[axis])
-        paired = (
-            paired and convolution.mapped == 1 and (convolution.channels_last or max(convolution.window.stride) == 1)
-        )
-        part = stacked(seen, taps[axis].count, at, paired)
+        inside = spatial_axis < part.ndim or taps[axis].are_inside(part.shape[-1], lengths[axis])
+        part = stacked(seen, taps[axis].count, at, paired=pairs and inside)
     return part
 
 

@@ -72,8 +72,7 @@ def gradient(
     if convolution.channels_last:
         of_u, of_g = [*of_u[1:], "c"], [*of_g[1:], "q"]
     columns, rows = (math.prod(lengths[name] for name in names) for names in (of_u, of_g))
-    # Of one channel each, and equally many taps, the gradient is then there as it is.
-    exchanged = convolution.exchanges(rows, columns) or (inner == outer == 1 and rows == columns)
+    exchanged = convolution.exchanges(rows, columns) or is_square(inner, outer, taps_of_input, taps_of_cotangent)
 
     def step(places: list[Place], total: Array) -> Array:
         u, g = (_as_factor(convolution, copies) for copies in copied(places))
@@ -93,6 +92,12 @@ def gradient(
     total = total.reshape(groups, *(lengths[name] for name in names))
     total = moved(total, (0, *(1 + names.index(name) for name in ("q", "c", *axes))))
     return total.reshape(groups * outer, inner, *(lengths[axis] for axis in axes))
+
+
+def is_square(inner: int, outer: int, taps_of_input: Mapping[int, int], taps_of_cotangent: Mapping[int, int]) -> bool:
+    """Whether a group has one channel in and out, and both images equally many taps: then `gradient` exchanges its factors, and
+    the product is the gradient as it lies."""
+    return inner == outer == 1 and math.prod(taps_of_input.values()) == math.prod(taps_of_cotangent.values())
 
 
 def _as_factor(convolution: Convolution, image: Array) -> Array:

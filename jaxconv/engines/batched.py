@@ -16,10 +16,11 @@ import numpy as np
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
+from jaxconv.copies import shifted
 from jaxconv.engines import stream
 from jaxconv.joins import joined
-from jaxconv.tiles import piece
-from jaxconv.window import Window
+from jaxconv.tiles import piece, seen_by
+from jaxconv.window import Window, forward_taps
 
 # Its copies, and the tiles of what is left to `stream`, are of bits where numbers have 16.
 IN_TILES = True
@@ -114,12 +115,12 @@ def _unfolded(convolution: Convolution, image: Array, axis: int, first: int, cha
     away: XLA fills vectors in long loops alone.
     """
     window, at, size = convolution.window, first + axis, convolution.out_spatial[axis]
-    starts = [window.dilation[axis] * tap - window.padding[axis][0] for tap in range(window.kernel[axis])]
-    stride = window.stride[axis]
-    inside = min(starts) >= 0 and max(starts) + stride * (size - 1) < image.shape[at]
-    if stride > 1 or convolution.channels_last:
-        parts = [piece(image, start, size, at, stride) for start in starts]
+    taps = shifted(forward_taps(window, axis), window.padding[axis][0])
+    inside = taps.are_inside(image.shape[at], size)
+    if taps.stride > 1 or convolution.channels_last:
+        parts = [seen_by(image, taps, tap, size, at) for tap in range(taps.count)]
         return joined(parts, channels, paired=inside or at < image.ndim - 1)
+    starts = [taps.at + taps.shift * tap for tap in range(taps.count)]
     if 0 < axis == window.rank - 1 and size == convolution.spatial[axis] <= _SHORT_ROW:
         run = image.reshape(*image.shape[:first], -1)
         positions, column = run.shape[-1], np.arange(run.shape[-1]) % size

@@ -251,8 +251,8 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     inside = _inside(convolution, grid, seen, (*spatial[:unfolded], *out_spatial[unfolded:]))
     ours, others = ({axis: window.kernel[axis] for axis in some} for some in (axes[:unfolded], axes[unfolded:]))
     gradient = folded.gradient(convolution, grid, copied, (input, cotangent), ours, others, inside)
-    # Of one channel each, and equally many taps, `folded` has it as it lies.
-    if in_channels == out_channels == convolution.groups and math.prod(ours.values()) == math.prod(others.values()):
+    inner, outer = in_channels // convolution.groups, out_channels // convolution.groups
+    if folded.is_square(inner, outer, ours, others):
         return gradient.astype(convolution.result)
     return convolution.as_result(gradient).astype(convolution.result)
 
