@@ -109,7 +109,9 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
         unfolded = int(blocks == 1)
     if fits and not few and _has_weight_of_u(convolution, part, weight, batch):
         return "materialise", 0
-    if part == "input_gradient" and max(window.stride) > 1 and not (strided_whole and window.disjoint):
+    if fits and window.disjoint and window.taps > 1:
+        return "materialise", 0
+    if part == "input_gradient" and max(window.stride) > 1:
         return "stream" if _is_spread(convolution, weight) else "fold", 0
     small_sample = is_small_sample(convolution, part, weight, unfolded)
     if fits and (small_sample or is_product_a_sample(convolution, part, weight, batch)):
@@ -157,12 +159,10 @@ def _of_small_plain(
 
 
 def _of_small_strided(convolution: Convolution, part: str, weight: tuple[int, ...]) -> tuple[str, int]:
-    """For U of at most 16 MB at a stride: `materialise` for windows side by side, which are a view as they are. Else positions
-    are innermost: in a product per sample where these are many, or in `fold`, all of whose axes are unfolded (measured on drawn
-    layers: `materialise` takes up to six times as long), but for 16-bit numbers and a gradient for every sample."""
+    """For U of at most 16 MB at a stride, with positions innermost: in a product per sample where these are many, or in `fold`, all
+    of whose axes are unfolded (measured on drawn layers: `materialise` takes up to six times as long), but for 16-bit numbers and
+    a gradient for every sample."""
     window = convolution.window
-    if window.disjoint:
-        return "materialise", 0
     if is_strided_product_a_sample(convolution, part, weight):
         return "batched", 0
     return ("materialise", 0) if convolution.mapped > 1 or convolution.has_half else ("fold", window.rank)
