@@ -9,10 +9,11 @@ from jaxconv.engines.batched import has_few_taps
 from jaxconv.taps_rule import FEW_PRODUCTS
 
 _MANY_POSITIONS = 500
-_MANY_IN_IMAGES = 1500
+_MORE_POSITIONS = 1500
 _FEW_POSITIONS = 16
 _SMALL_BLOCK = 2**14
 _MANY_ROWS = 192
+_MANY_ROWS_A_CHANNEL = 3
 # Entries of a factor or of a product, and multiply-adds, that XLA gives to one core: larger products it cuts into columns.
 _ONE_CORE = 3 * 2**15
 _FEW_TERMS_TO_ADD = 6_600_000
@@ -42,11 +43,11 @@ def is_product_a_sample(convolution: Convolution, part: str, weight: tuple[int, 
         few = weight[0] * weight[1] <= FEW_PRODUCTS
         fewer = rows < folding if rank > 1 else 2 * rows <= 3 * folding
         small = rank == 1 or math.prod(weight) <= _SMALL_BLOCK
-        return fewer and small and not few and has_small_blocks(convolution, weight)
+        return fewer and small and not few and has_small_blocks(convolution, weight) and not _has_many_rows(weight)
     if rows >= _MANY_TERMS and _is_for_one_core(weight[0], rows, positions):
         return False
     few_rows = rank > 1 and 4 * rows <= positions and 2 * rows <= weight[0]
-    many = _MANY_POSITIONS if rank == 1 or rows <= weight[0] else _MANY_IN_IMAGES
+    many = _MANY_POSITIONS if rows <= weight[0] else _MORE_POSITIONS
     return rows < folding and (few_rows or positions >= many)
 
 
@@ -57,11 +58,12 @@ def is_strided_product_a_sample(convolution: Convolution, part: str, weight: tup
     if not has_few_taps(window):
         return False
     if part == "weight_gradient":
-        return has_small_blocks(convolution, weight)
+        plain = convolution.mapped == 1 and not convolution.has_half
+        return has_small_blocks(convolution, weight) and not (plain and _has_many_rows(weight))
     channels = weight[0] // convolution.groups
     if rows >= _MANY_TERMS and _is_for_one_core(channels, rows, positions):
         return False
-    many = positions >= (_MANY_POSITIONS if rows >= _MANY_ROWS or 2 * rows <= channels else _MANY_IN_IMAGES)
+    many = positions >= (_MANY_POSITIONS if rows >= _MANY_ROWS or 2 * rows <= channels else _MORE_POSITIONS)
     return many and 2 * channels <= positions
 
 
@@ -99,6 +101,12 @@ def lies_as_u(convolution: Convolution, part: str, weight: tuple[int, ...], batc
         return False
     copied = _COPIED_WEIGHT * math.prod(channels) <= positions * sum(channels)
     return 2 * min(channels) <= positions if fits else copied
+
+
+def _has_many_rows(weight: tuple[int, ...]) -> bool:
+    """Whether U has three times as many rows as there are channels out: for one product of all samples a cotangent, which is
+    little then, is copied beside it (measured: 1.1 to 1.5 times as fast as blocks of every sample, which are added up)."""
+    return math.prod(weight[1:]) >= _MANY_ROWS_A_CHANNEL * weight[0]
 
 
 def _is_for_one_core(channels: int, rows: int, positions: int) -> bool:

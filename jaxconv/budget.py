@@ -52,7 +52,7 @@ def parts_and_tile(
         name, (convolution, _, weight) = "blocks", of_phases(convolution, part, weight)
     if name == "blocks" and not convolution.has_blocks:
         name = "fold"
-    position, sample = (size * cells for cells in _cells_in_place_of_u(convolution, name, part, weight, u <= SMALL_U))
+    position, sample = (size * cells for cells in _cells_in_place_of_u(convolution, name, part, weight))
     in_tile = tile // (batch * position) if batch * position else sys.maxsize
     runs = name in ("fold", "blocks") and convolution.folds_rows and position > 0
     if sample * batch <= tile or (runs and in_tile >= _LONG_RUN):
@@ -78,7 +78,7 @@ def parts_and_tile(
 def _tile(convolution: Convolution, name: str, part: str, weight: tuple[int, ...], image: Array) -> int:
     """Bytes of an engine's tile for the cache of a CPU.
 
-    16 MB where U is no larger: often one tile, with nothing to put together; 8 MB of 16-bit numbers, copied fast in tiles
+    All of a U of at most 16 MB, but for volumes with channels last, and 16-bit numbers, 8 MB of which are copied fast in tiles
     alone. Else what `_fair_tile` says, and of U so little that all temporaries of forward and backward together, copies of the
     weight among them, are less than a quarter of it. `taps`, which reads its image in one pass, takes it whole, with its sides,
     where that leaves room, about an eighth of U, or a tenth where another engine makes the gradient of the weight; a single tap
@@ -188,7 +188,7 @@ def _cells_of_whole(convolution: Convolution, name: str, part: str, weight: tupl
 
 
 def _cells_in_place_of_u(
-    convolution: Convolution, name: str, part: str, weight: tuple[int, ...], small: bool
+    convolution: Convolution, name: str, part: str, weight: tuple[int, ...]
 ) -> tuple[int, int]:
     """What an engine has in memory in place of U: entries of a position, 0 where it is products for a stride, and of a sample."""
     channels, made = channels_of(convolution, part, weight)
@@ -199,10 +199,7 @@ def _cells_in_place_of_u(
     elif name == "fold" and (part != "input_gradient" or max(convolution.window.stride) == 1):
         cells = cells_held(convolution.window, convolution.unfolded, channels, made)
     else:
-        # With channels last a small U is in memory with the image that its products are added up in.
-        beside = name == "fold" and small and convolution.channels_last
-        image = _cells_of_input(convolution, weight) if beside else 0
-        return 0, unfolded_cells(convolution, weight, 1) + image
+        return 0, unfolded_cells(convolution, weight, 1)
     cells *= convolution.groups
     return cells, cells * math.prod(positions_of(convolution, part))
 

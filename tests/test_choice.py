@@ -78,33 +78,38 @@ RULE = [
 SMALL = [
     # The same of one sample, whose U is small.
     ((64, 64, 3, 3), 1, 1, ("fold 1", "fold 1", "fold 1")),
-    ((256, 128, 3, 3), 2, 1, ("fold 2", "fold 0", "fold 2")),
-    ((256, 128, 3, 3), (2, 1), 1, ("fold 2", "fold 0", "fold 2")),
+    # A weight that is large beside U: half as many entries, or for its own gradient as many.
+    ((256, 128, 3, 3), 2, 1, ("fold 2", "materialise", "materialise")),
+    ((225, 128, 3, 3), 2, 1, ("fold 2", "materialise", "materialise")),
+    ((224, 128, 3, 3), 2, 1, ("fold 2", "materialise", "fold 2")),
+    ((113, 128, 3, 3), 2, 1, ("fold 2", "materialise", "fold 2")),
+    ((112, 128, 3, 3), 2, 1, ("fold 2", "fold 0", "fold 2")),
+    ((256, 128, 3, 3), (2, 1), 1, ("fold 2", "materialise", "fold 2")),
     ((512, 256, 1, 1), 2, 1, ("fold 2", "fold 0", "fold 2")),
-    ((64, 64, 5), 3, 1, ("fold 1", "fold 0", "fold 1")),
+    ((64, 64, 5), 3, 1, ("fold 1", "materialise", "materialise")),
     ((6, 1, 5, 5), 1, 1, ("taps", "fold 1", "fold 1")),
     ((4, 4, 3, 3), 1, 1, ("taps", "taps", "fold 1")),
     ((8, 2, 3, 3), 1, 1, ("taps", "fold 1", "fold 1")),
     ((1, 16, 3, 3), 1, 1, ("fold 0", "taps", "fold 0")),
-    ((4, 4, 3, 3), 2, 1, ("fold 2", "fold 0", "batched")),
+    ((4, 4, 3, 3), 2, 1, ("fold 2", "fold 0", "fold 2")),
     ((16, 1, 4, 4), 2, 1, ("taps", "fold 0", "batched")),
     ((4, 4, 5), 2, 1, ("taps", "taps", "fold 1")),
     ((3, 8, 5), 2, 1, ("fold 1", "fold 0", "fold 1")),
     ((3, 128, 5), 2, 1, ("fold 1", "stream", "fold 1")),
     ((6, 32, 5), 2, 2, ("fold 1", "fold 0", "fold 1")),
-    ((56, 28, 3, 3), 2, 1, ("fold 2", "fold 0", "batched")),
-    ((57, 28, 3, 3), 2, 1, ("fold 2", "fold 0", "batched")),
-    ((56, 29, 3, 3), 2, 1, ("fold 2", "fold 0", "batched")),
+    # Three times as many rows of U as channels out.
+    ((56, 19, 3, 3), 2, 1, ("fold 2", "fold 0", "fold 2")),
+    ((56, 18, 3, 3), 2, 1, ("fold 2", "fold 0", "batched")),
     ((16, 1, 6, 6), 4, 1, ("fold 2", "fold 0", "batched")),
     ((16, 4, 2, 2, 2), 3, 1, ("fold 3", "fold 0", "batched")),
     ((16, 5, 2, 2, 2), 3, 1, ("fold 3", "fold 0", "batched")),
     ((6, 1, 5), 1, 1, ("taps", "fold 0", "materialise")),
     ((192, 3, 16, 16), 16, 1, ("materialise", "materialise", "materialise")),
     ((64, 32, 2, 2), 2, 1, ("materialise", "materialise", "materialise")),
-    ((32, 8, 16), 4, 1, ("fold 1", "fold 0", "fold 1")),
+    ((32, 8, 16), 4, 1, ("fold 1", "materialise", "materialise")),
     ((16, 64, 16), 4, 1, ("phases 0", "phases 1", "phases 0")),
     ((16, 16, 6, 6), 2, 1, ("phases 1", "phases 1", "phases 0")),
-    ((16, 16, 6, 6), 3, 1, ("fold 2", "fold 0", "batched")),
+    ((16, 16, 6, 6), 3, 1, ("fold 2", "fold 0", "fold 2")),
     ((8, 4, 3, 3), 1, 4, ("taps", "taps", "fold 1")),
     ((48, 3, 3, 3), 1, 1, ("batched", "batched", "batched")),
     ((26, 3, 3, 3), 1, 1, ("fold 2", "fold 1", "batched")),
@@ -125,8 +130,12 @@ LAST = [
     (1, (512, 256, 1, 1), 1, 1, ("batched", "batched", "batched")),
     (1, (64, 16, 1, 1), 1, 4, ("fold 0", "fold 0", "stream")),
     # As many entries of a weight as of a small U: 225 positions and 900, and 23.
-    (1, (225, 128, 3, 3), 2, 1, ("stream", "fold 0", "materialise")),
+    (1, (225, 128, 3, 3), 2, 1, ("stream", "materialise", "materialise")),
     (1, (224, 128, 3, 3), 2, 1, ("stream", "fold 0", "stream")),
+    # Windows side by side are a view.
+    (1, (192, 3, 16, 16), 16, 1, ("materialise", "materialise", "materialise")),
+    (128, (64, 32, 2, 2), 2, 1, ("materialise", "materialise", "materialise")),
+    (129, (64, 32, 2, 2), 2, 1, ("stream", "fold 0", "stream")),
     (2, (256, 128, 3, 3), 2, 1, ("stream", "fold 0", "stream")),
     (1, (900, 16, 3, 3), 1, 1, ("stream", "materialise", "materialise")),
     (1, (899, 16, 3, 3), 1, 1, ("stream", "fold 0", "stream")),
@@ -212,12 +221,13 @@ def test_the_rule(batch, weight, stride, groups, expected, last):
 @pytest.mark.parametrize(
     ("input", "weight", "stride", "expected"),
     [
-        # A product per sample: of fewer rows than a fold writes, and from 500 positions on, or 1500 of an image with more rows
-        # than channels out; or of few rows.
-        ((8, 192, 500), (384, 192, 3), 1, ("batched", "batched", "fold 1")),
-        ((8, 192, 499), (384, 192, 3), 1, ("fold 1", "fold 0", "fold 1")),
-        ((4, 128, 500), (128, 128, 3), 1, ("batched", "batched", "fold 0")),
-        ((4, 128, 500), (96, 128, 3), 1, ("batched", "batched", "fold 0")),
+        # A product per sample: of fewer rows than a fold writes, and from 500 positions on, or 1500 of more rows than channels
+        # out; or of few rows.
+        ((4, 192, 1500), (384, 192, 3), 1, ("batched", "batched", "fold 1")),
+        ((4, 192, 1499), (384, 192, 3), 1, ("fold 1", "fold 0", "fold 1")),
+        ((4, 128, 500), (384, 128, 3), 1, ("batched", "batched", "fold 1")),
+        ((4, 128, 499), (384, 128, 3), 1, ("fold 1", "fold 0", "fold 1")),
+        ((4, 128, 500), (383, 128, 3), 1, ("fold 1", "fold 0", "fold 1")),
         ((4, 128, 500), (32, 128, 3), 1, ("fold 0", "fold 1", "fold 0")),
         ((8, 8, 38, 40), (64, 8, 3, 3), 1, ("batched", "batched", "batched")),
         ((8, 8, 37, 40), (64, 8, 3, 3), 1, ("fold 2", "fold 1", "batched")),
@@ -225,10 +235,18 @@ def test_the_rule(batch, weight, stride, groups, expected, last):
         ((8, 6, 25, 19), (54, 6, 3, 3), 1, ("fold 2", "fold 1", "batched")),
         # But for products on one core of 56 rows or more: 98304 entries of the largest factor, and 6.6 million multiply-adds.
         ((8, 8, 25, 20), (72, 8, 3, 3), 1, ("fold 2", "fold 1", "batched")),
-        ((16, 64, 512), (64, 64, 3), 1, ("fold 1", "fold 1", "batched")),
-        ((16, 64, 513), (64, 64, 3), 1, ("batched", "batched", "batched")),
-        ((16, 64, 1024), (64, 64, 3), 2, ("fold 1", "fold 0", "batched")),
-        ((16, 64, 1028), (64, 64, 3), 2, ("batched", "fold 0", "batched")),
+        ((16, 21, 1489), (66, 21, 3), 1, ("fold 1", "fold 0", "batched")),
+        ((16, 21, 1490), (66, 21, 3), 1, ("batched", "batched", "batched")),
+        ((16, 64, 1024), (65, 64, 3), 2, ("fold 1", "fold 0", "batched")),
+        ((16, 64, 1028), (65, 64, 3), 2, ("batched", "fold 0", "batched")),
+        # The blocks of a weight gradient, of fewer than three times as many rows as channels out.
+        ((16, 64, 512), (65, 64, 3), 1, ("fold 1", "fold 1", "batched")),
+        ((16, 64, 512), (64, 64, 3), 1, ("fold 1", "fold 1", "fold 0")),
+        ((16, 64, 1028), (64, 64, 3), 2, ("batched", "fold 0", "fold 1")),
+        # A signal of a quarter as many rows as channels out.
+        ((16, 1, 4000), (40, 1, 10), 5, ("batched", "batched", "batched")),
+        ((16, 1, 4000), (39, 1, 10), 5, ("batched", "fold 0", "batched")),
+        ((16, 1, 64, 64), (64, 1, 4, 4), 3, ("fold 2", "fold 0", "batched")),
         ((32, 4, 12, 12), (72, 4, 3, 3), 1, ("batched", "batched", "batched")),
         ((32, 4, 12, 12), (71, 4, 3, 3), 1, ("fold 2", "fold 0", "batched")),
         ((32, 4, 12, 11), (72, 4, 3, 3), 1, ("fold 2", "fold 0", "batched")),
@@ -255,8 +273,10 @@ def test_the_rule(batch, weight, stride, groups, expected, last):
         ((8, 3, 47, 47), (53, 3, 3, 3), 2, ("fold 2", "fold 0", "batched")),
         # Few rows of a long kernel at a stride.
         ((16, 4, 3000), (128, 4, 8), 2, ("phases 1", "phases 0", "batched")),
-        ((4, 10, 3000), (64, 10, 32), 2, ("phases 2", "phases 8", "batched")),
-        ((4, 11, 3000), (64, 11, 32), 2, ("phases 2", "phases 4", "phases 2")),
+        ((4, 5, 3000), (64, 5, 32), 2, ("phases 1", "phases 8", "batched")),
+        ((4, 6, 3000), (64, 6, 32), 2, ("phases 1", "phases 8", "phases 2")),
+        ((4, 10, 3000), (107, 10, 32), 2, ("phases 1", "phases 8", "batched")),
+        ((4, 11, 3000), (118, 11, 32), 2, ("phases 1", "phases 8", "phases 2")),
     ],
 )
 def test_the_rule_for_a_small_u(input, weight, stride, expected):
