@@ -43,7 +43,13 @@ def is_product_a_sample(convolution: Convolution, part: str, weight: tuple[int, 
         few = weight[0] * weight[1] <= FEW_PRODUCTS
         fewer = rows < folding if rank > 1 else 2 * rows <= 3 * folding
         small = rank == 1 or math.prod(weight) <= _SMALL_BLOCK
-        return fewer and small and not few and has_small_blocks(convolution, weight) and not _has_many_rows(weight)
+        return (
+            fewer
+            and small
+            and not few
+            and has_small_blocks(convolution, weight)
+            and not _has_many_rows(convolution, weight)
+        )
     if rows >= _MANY_TERMS and _is_for_one_core(weight[0], rows, positions):
         return False
     few_rows = rank > 1 and 4 * rows <= positions and 2 * rows <= weight[0]
@@ -59,7 +65,7 @@ def is_strided_product_a_sample(convolution: Convolution, part: str, weight: tup
         return False
     if part == "weight_gradient":
         plain = convolution.mapped == 1 and not convolution.has_half
-        return has_small_blocks(convolution, weight) and not (plain and _has_many_rows(weight))
+        return has_small_blocks(convolution, weight) and not (plain and _has_many_rows(convolution, weight))
     channels = weight[0] // convolution.groups
     if rows >= _MANY_TERMS and _is_for_one_core(channels, rows, positions):
         return False
@@ -103,10 +109,10 @@ def lies_as_u(convolution: Convolution, part: str, weight: tuple[int, ...], batc
     return 2 * min(channels) <= positions if fits else copied
 
 
-def _has_many_rows(weight: tuple[int, ...]) -> bool:
+def _has_many_rows(convolution: Convolution, weight: tuple[int, ...]) -> bool:
     """Whether U has three times as many rows as there are channels out: for one product of all samples a cotangent, which is
     little then, is copied beside it (measured: 1.1 to 1.5 times as fast as blocks of every sample, which are added up)."""
-    return math.prod(weight[1:]) >= _MANY_ROWS_A_CHANNEL * weight[0]
+    return math.prod(weight[1:]) >= _MANY_ROWS_A_CHANNEL * weight[0] // convolution.groups
 
 
 def _is_for_one_core(channels: int, rows: int, positions: int) -> bool:

@@ -187,9 +187,7 @@ def _cells_of_whole(convolution: Convolution, name: str, part: str, weight: tupl
     return given + max(2 * result, result + multiplied)
 
 
-def _cells_in_place_of_u(
-    convolution: Convolution, name: str, part: str, weight: tuple[int, ...]
-) -> tuple[int, int]:
+def _cells_in_place_of_u(convolution: Convolution, name: str, part: str, weight: tuple[int, ...]) -> tuple[int, int]:
     """What an engine has in memory in place of U: entries of a position, 0 where it is products for a stride, and of a sample."""
     channels, made = channels_of(convolution, part, weight)
     if name == "stream":

@@ -7,9 +7,12 @@
 | at most four channels summed for 32, of long rows (`is_of_few_channels`) | `taps` | U is not written |
 | a long kernel at a stride that divides it (`_takes_phases`) | `phases` | copies without gaps, and fewer |
 | a long kernel of a signal, where that saves a twenty-fifth (`_blocks_that_save`) | `blocks` | b + K / b copies for K |
-| dense input gradient at a stride, few channels out of many (`_is_spread`) | `stream` | a small U of zeros |
 | gradients with channels last, a weight as large as a small U (`_has_weight_of_u`) | `materialise` | the weight is not moved |
-| input gradient at a stride; windows side by side may be for `materialise`, below | `fold` | one product for all phases |
+| windows side by side, U at most 16 MB (`_is_view`) | `materialise` | U is a view |
+| gradients at a stride, a weight large beside a small U (`_is_beside_large_weight`) | `materialise` | the weight is not moved |
+| input gradient at a stride of a signal of many channels out (`_is_wide_signal`) | `batched` | the cotangent is not moved |
+| dense input gradient at a stride, few channels out of many (`_is_spread`) | `stream` | a small U of zeros |
+| other input gradients at a stride | `fold` | one product for all phases |
 | U at most 16 MB, less than a fold writes, of many positions (`is_product_a_sample`) | `batched` | no image is moved |
 | a gradient for every sample, U no more than `fold` copies (`is_small_sample`) | `batched` | the cotangent is not copied |
 | others at a stride, channels first, where U has at most 16 MB (`_of_small_strided`) | `fold`, mostly | U whole, in few copies |
@@ -109,7 +112,7 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
         unfolded = int(blocks == 1)
     if fits and not few and _has_weight_of_u(convolution, part, weight, batch):
         return "materialise", 0
-    if fits and window.disjoint and window.taps > 1:
+    if fits and _is_view(convolution):
         return "materialise", 0
     if strided_whole and not few and _is_beside_large_weight(convolution, part, weight, batch):
         return "materialise", 0
@@ -163,13 +166,22 @@ def _of_small_plain(
 
 
 def _of_small_strided(convolution: Convolution, part: str, weight: tuple[int, ...]) -> tuple[str, int]:
-    """For U of at most 16 MB at a stride, with positions innermost: in a product per sample where these are many, or in `fold`, all
-    of whose axes are unfolded (measured on drawn layers: `materialise` takes up to six times as long), but for 16-bit numbers and
-    a gradient for every sample."""
+    """For U of at most 16 MB at a stride, with positions innermost: in a product per sample where these are many, or in `fold`,
+    all of whose axes are unfolded (measured on drawn layers: `materialise` takes up to six times as long), but for 16-bit numbers
+    and a gradient for every sample."""
     window = convolution.window
     if is_strided_product_a_sample(convolution, part, weight):
         return "batched", 0
     return ("materialise", 0) if convolution.mapped > 1 or convolution.has_half else ("fold", window.rank)
+
+
+def _is_view(convolution: Convolution) -> bool:
+    """Whether U is the image in another order: of windows side by side that see all of it (measured: where cells are left over,
+    copies of the others take up to 2.6 times as long as by `fold`)."""
+    window, spatial = convolution.window, convolution.spatial
+    padded = [size + sum(pair) for size, pair in zip(spatial, window.padding, strict=True)]
+    seen = [size * stride for size, stride in zip(convolution.out_spatial, window.stride, strict=True)]
+    return window.taps > 1 and window.disjoint and padded == seen
 
 
 def _takes_phases(convolution: Convolution, part: str, weight: tuple[int, ...], fits: bool) -> bool:
@@ -260,7 +272,7 @@ def _is_spread(convolution: Convolution, weight: tuple[int, ...]) -> bool:
 def _is_wide_signal(convolution: Convolution, weight: tuple[int, ...]) -> bool:
     """Whether a signal has four times as many channels out as U has rows: `batched` does not move them (measured: an input
     gradient at a stride takes a third to nine tenths of the time; of images none of that)."""
-    return convolution.window.rank == 1 and _WIDE * math.prod(weight[1:]) <= weight[0]
+    return convolution.window.rank == 1 and _WIDE * math.prod(weight[1:]) <= weight[0] // convolution.groups
 
 
 def _copies_signal(convolution: Convolution, part: str) -> bool:

@@ -105,6 +105,7 @@ SMALL = [
     ((16, 5, 2, 2, 2), 3, 1, ("fold 3", "fold 0", "batched")),
     ((6, 1, 5), 1, 1, ("taps", "fold 0", "materialise")),
     ((192, 3, 16, 16), 16, 1, ("materialise", "materialise", "materialise")),
+    ((36, 8, 3, 3), 3, 1, ("fold 2", "fold 0", "batched")),
     ((64, 32, 2, 2), 2, 1, ("materialise", "materialise", "materialise")),
     ((32, 8, 16), 4, 1, ("fold 1", "materialise", "materialise")),
     ((16, 64, 16), 4, 1, ("phases 0", "phases 1", "phases 0")),
@@ -132,7 +133,8 @@ LAST = [
     # As many entries of a weight as of a small U: 225 positions and 900, and 23.
     (1, (225, 128, 3, 3), 2, 1, ("stream", "materialise", "materialise")),
     (1, (224, 128, 3, 3), 2, 1, ("stream", "fold 0", "stream")),
-    # Windows side by side are a view.
+    # Windows side by side are a view, where they see all of 32 cells.
+    (16, (192, 3, 3, 3), 3, 1, ("stream", "fold 0", "stream")),
     (1, (192, 3, 16, 16), 16, 1, ("materialise", "materialise", "materialise")),
     (128, (64, 32, 2, 2), 2, 1, ("materialise", "materialise", "materialise")),
     (129, (64, 32, 2, 2), 2, 1, ("stream", "fold 0", "stream")),
