@@ -33,14 +33,12 @@ def joined(parts: Sequence[Array], axis: int, paired: bool = True) -> Array:
 
 def stacked(seen: Callable[[Start], Array], count: int, axis: int, paired: bool = True) -> Array:
     """`seen` of every index, which has one entry along an `axis`, `joined` there; of many, which would take long to compile, in a
-    loop, on one core."""
+    loop, on one core, and not in pairs, all of which XLA would copy once more."""
     if is_joined(count):
         return joined([seen(index) for index in range(count)], axis, paired)
-    whole = seen(0)
-    one = in_pairs(whole, axis) if paired else whole
+    one = seen(0)
     room = blank((*one.shape[:axis], count, *one.shape[axis + 1 :]), one.dtype, one)
-    room = lax.fori_loop(0, count, lambda index, room: put(room, seen(index).reshape(one.shape), axis, [index]), room)
-    return room.reshape(*whole.shape[:axis], count, *whole.shape[axis + 1 :])
+    return lax.fori_loop(0, count, lambda index, room: put(room, seen(index), axis, [index]), room)
 
 
 def in_pairs(array: Array, axis: int) -> Array:

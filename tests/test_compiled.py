@@ -121,6 +121,7 @@ LARGE = [
     ("three tiles", (2, 96, 60, 60), (48, 96, 3, 3), {"padding": 1}),
     ("a block that is cut off", (32, 384, 800), (96, 384, 3), {"stride": 3, "padding": 1}),
     ("many channels out", (128, 1, 6000), (192, 1, 9), {"padding": 4}),
+    ("many taps of one channel", (8, 1, 3200), (80, 1, 251), {}),
     ("few channels for many", (64, 3, 64, 64), (192, 3, 3, 3), {"padding": 1}),
     ("few channels for many, of small images", (128, 4, 32, 32), (256, 4, 3, 3), {"padding": 1}),
     ("blocks", (8, 64, 4000), (64, 64, 25), {"padding": 12}),
