@@ -2,12 +2,13 @@
 
 import importlib
 import math
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from choices import chosen
+from choices import PARTS, chosen
 from hypothesis import given
 from hypothesis import strategies as st
 from jax import export
@@ -16,6 +17,7 @@ from layers import layer
 import jaxconv
 from jaxconv import choice
 from jaxconv.batches import image_by_parts, number_of_parts, sum_by_parts
+from jaxconv.budget import parts_and_tile
 from jaxconv.convolution import Convolution
 from jaxconv.engines import NAMES
 from jaxconv.window import make_window
@@ -158,3 +160,22 @@ def test_a_tile_leaves_room_for_copies_of_the_weight(input, weight, stride, padd
     convolution = layer(input, weight, padding, stride=stride)
     _, own = choice.chosen(convolution, part, weight, image)  # type: ignore[arg-type]
     assert own.tile / 2**20 == pytest.approx(megabytes, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "last", "dtype", "megabytes"),
+    [
+        ((3, 3), False, "float32", (math.inf, math.inf, math.inf)),
+        ((3, 3), True, "float32", (math.inf, math.inf, math.inf)),
+        ((3, 3, 3), False, "float32", (math.inf, math.inf, math.inf)),
+        ((3, 3, 3), True, "float32", (16, 16, math.inf)),
+        ((3, 3), False, "bfloat16", (8, 8, 8)),
+    ],
+)
+def test_a_small_u_is_one_tile(kernel, last, dtype, megabytes):
+    """But for volumes with channels last, and 16-bit numbers."""
+    input, weight = (2, 8, *(16,) * len(kernel)), (16, 8, *kernel)
+    image = jax.ShapeDtypeStruct(input, dtype)
+    convolution = layer(input, weight, channels_last=last)
+    tiles = [parts_and_tile(convolution, "fold", part, weight, image)[1] for part in PARTS]  # type: ignore[arg-type]
+    assert tiles == [sys.maxsize if size == math.inf else size * 2**20 for size in megabytes]
