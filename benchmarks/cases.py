@@ -56,8 +56,8 @@ CLIFFS = (
     Case("#1606", (256, 8, 16, 16), (16, 8, 3, 3), padding=1, kind="per example", note="vmap(grad), batch 256"),
 )
 
-# Batches of many small images and short signals, which are taken in parts. The rule was made on the first, the fourth and the
-# last two of them, and on others of their kind.
+# Batches of many small images and short signals, which are taken in parts where U has more than 16 MB. The rule was made on the
+# first, the fourth and the last two of them, and on others of their kind.
 MANY_SAMPLES = (
     Case("cifar16", (128, 16, 32, 32), (16, 16, 3, 3), padding=1, note="ResNet-20, first stage"),
     Case("cifar64", (128, 64, 8, 8), (64, 64, 3, 3), padding=1, note="ResNet-20, third stage"),

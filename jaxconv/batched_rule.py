@@ -47,7 +47,7 @@ def is_product_a_sample(convolution: Convolution, part: str, weight: tuple[int, 
             fewer
             and small
             and not few
-            and has_small_blocks(convolution, weight)
+            and _has_small_blocks(convolution, weight)
             and not _has_many_rows(convolution, weight)
         )
     if rows >= _MANY_TERMS and _is_for_one_core(weight[0], rows, positions):
@@ -65,7 +65,7 @@ def is_strided_product_a_sample(convolution: Convolution, part: str, weight: tup
         return False
     if part == "weight_gradient":
         plain = convolution.mapped == 1 and not convolution.has_half
-        return has_small_blocks(convolution, weight) and not (plain and _has_many_rows(convolution, weight))
+        return _has_small_blocks(convolution, weight) and not (plain and _has_many_rows(convolution, weight))
     channels = weight[0] // convolution.groups
     if rows >= _MANY_TERMS and _is_for_one_core(channels, rows, positions):
         return False
@@ -96,7 +96,7 @@ def lies_as_u(convolution: Convolution, part: str, weight: tuple[int, ...], batc
         return convolution.groups == 1 and (part != "weight_gradient" or fits)
     channels, positions = (weight[0] // convolution.groups, weight[1]), math.prod(convolution.spatial)
     if part == "weight_gradient":
-        return 4 * max(channels) <= positions or has_small_blocks(convolution, weight)
+        return 4 * max(channels) <= positions or _has_small_blocks(convolution, weight)
     if batch == 1:
         return True
     height, terms = channels if part == "output" else channels[::-1]
@@ -122,7 +122,7 @@ def _is_for_one_core(channels: int, rows: int, positions: int) -> bool:
     return not large and channels * rows * positions <= _FEW_TERMS_TO_ADD
 
 
-def has_small_blocks(convolution: Convolution, weight: tuple[int, ...]) -> bool:
+def _has_small_blocks(convolution: Convolution, weight: tuple[int, ...]) -> bool:
     """Whether the weight gradients of every sample, which are added up, are small, or small beside the positions (measured: of 36
     thousand entries, and 700 positions, slower by a third)."""
     positions, block = math.prod(convolution.out_spatial), math.prod(weight) // convolution.groups
