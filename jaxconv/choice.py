@@ -19,7 +19,6 @@
 | others, stride 1, one group, channels first, U at most 16 MB (`_of_small_plain`) | `fold`, mostly | U whole, in few copies |
 | input gradient of one tap, few positions of many channels (`_has_large_weight`) | `materialise` | the weight is not moved |
 | one tap, stride 1, no padding (`lies_as_u`) | `batched` | nothing is moved |
-| a signal of at most 8 taps, U more than 16 MB, channels first (`_copies_signal`) | `fold`, unfolded | both cores copy |
 | no more is moved when only the first axes are unfolded, and the others, of stride 1, folded | `fold` | K1 + K2 for K1 K2 |
 | dense weight gradient of images at a stride, channels first, 8 channels in | `stream` | a product of whole images |
 | dense signals and images at a stride: few channels out (`cheapest_at_stride`) | `fold` | fewer copies |
@@ -77,6 +76,7 @@ _LONG_RUN = 8
 _LONG_KERNEL = 12
 _LEFT = 0.96
 _WIDE = 4
+_FEW_OUT = 8
 # Of a U of more than this, forward and each gradient are calls of their own. XLA would keep the copies that U is made of from one
 # to the other: in a network it takes those of a weight gradient, which read the input alone, as soon as it has that, and keeps
 # them, or in place of an output the products that are added up to it, of all layers, until they come back.
@@ -147,7 +147,7 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
         if 6 * written[0] <= 5 * written[1]:
             return "fold", unfolded
     elif unfolded < window.rank or blocks == 1 or _has_long_rows(convolution, part, weight):
-        return "fold", 1 if not fits and _copies_signal(convolution, part) else unfolded
+        return "fold", unfolded
     small = few and fits and convolution.groups == 1 and part == "weight_gradient"
     return "materialise" if small else "stream", 0
 
@@ -170,6 +170,9 @@ def _of_small_strided(convolution: Convolution, part: str, weight: tuple[int, ..
     all of whose axes are unfolded (measured on drawn layers: `materialise` takes up to six times as long), but for 16-bit numbers
     and a gradient for every sample."""
     window = convolution.window
+    plain = convolution.mapped == 1 and not convolution.has_half
+    if plain and part == "output" and window.rank == 2 and weight[0] // convolution.groups <= _FEW_OUT:
+        return "fold", 1
     if is_strided_product_a_sample(convolution, part, weight):
         return "batched", 0
     return ("materialise", 0) if convolution.mapped > 1 or convolution.has_half else ("fold", window.rank)
@@ -273,13 +276,6 @@ def _is_wide_signal(convolution: Convolution, weight: tuple[int, ...]) -> bool:
     """Whether a signal has four times as many channels out as U has rows: `batched` does not move them (measured: an input
     gradient at a stride takes a third to nine tenths of the time; of images none of that)."""
     return convolution.window.rank == 1 and _WIDE * math.prod(weight[1:]) <= weight[0] // convolution.groups
-
-
-def _copies_signal(convolution: Convolution, part: str) -> bool:
-    """Whether a signal of a large U is copied for each of at most eight taps, though products would be fewer: to add these up
-    takes longer, on one core (measured on drawn layers: up to half as long again)."""
-    few = convolution.window.taps <= FUSED and convolution.window.rank == 1
-    return few and convolution.is_plain and part != "weight_gradient"
 
 
 def _has_strided_rows(convolution: Convolution) -> bool:

@@ -1,5 +1,7 @@
 """Whether a CPU adds up what a few channels give tap by tap, in `taps`: part of the rule in `choice`."""
 
+import math
+
 from jaxconv.convolution import Convolution
 from jaxconv.counts import cells_moved
 
@@ -9,9 +11,12 @@ FEW_PRODUCTS = 16
 FEW_TERMS = 16
 _FEW_SUMMED = 4
 _FEW_STRIDED = 32
-_MANY_MADE, _MANY_IN_SIGNAL, _MANY_LAST = 32, 64, 16
-_FEWEST_TAPS = 5
-_LONG_ROW = 48
+_MANY_MADE, _MANY_LAST = 32, 16
+_FEW_MADE, _FEWEST_MADE, _FEW_PAIRS = 8, 3, 256
+_FEWEST_TAPS, _FEW_TAPS = 5, 9
+_LONG_ROW, _FAIR_ROW = 48, 32
+_FEW_PHASES = 4
+_LONG_KERNEL = 12
 _MANY_TAPS = 64
 
 
@@ -31,19 +36,52 @@ def is_added_up(convolution: Convolution, part: str, weight: tuple[int, ...]) ->
 
 
 def is_of_few_channels(convolution: Convolution, part: str, weight: tuple[int, ...]) -> bool:
-    """Whether an image of at most 32 channels, or a signal of 64, is made of at most four, of one group, without a stride, of
-    five taps or more and rows of 48 cells (measured: 1.1 to 2.9 times as fast; of fewer taps or shorter rows down to 0.6). With
-    channels last, at most 16 channels, of more than 16 terms, so that they are moved (measured: 1.0 to 3.4 times as fast; of 24
-    and more down to 0.3). Not of 16-bit numbers, whose sums are rounded in a loop of their own."""
-    window, channels = convolution.window, weight[:2] if part == "input_gradient" else weight[1::-1]
-    dense = convolution.groups == convolution.mapped == max(window.stride) == 1 and not convolution.has_half
-    if part == "weight_gradient" or not dense or window.taps < _FEWEST_TAPS:
+    """Whether so few channels of one group are summed, or made, that they are added up: not of 16-bit numbers, whose sums are
+    rounded in a loop of their own."""
+    dense = convolution.groups == convolution.mapped == 1 and not convolution.has_half
+    if part == "weight_gradient" or not dense:
         return False
+    if max(convolution.window.stride) > 1:
+        return part == "input_gradient" and _is_of_few_at_stride(convolution, weight)
+    summed, made = weight[:2] if part == "input_gradient" else weight[1::-1]
     row = (convolution.spatial if part == "input_gradient" else convolution.out_spatial)[-1]
-    most = _MANY_MADE if window.rank > 1 else _MANY_IN_SIGNAL
     if convolution.channels_last:
-        most = _MANY_LAST if channels[0] * window.taps > FEW_TERMS else 0
-    return row >= _LONG_ROW and channels[0] <= _FEW_SUMMED and channels[1] <= most
+        return summed * convolution.window.taps > FEW_TERMS and _is_of_few_summed(
+            convolution, summed, made, row, _MANY_LAST
+        )
+    if convolution.window.rank == 1:
+        return _is_of_few_in_signal(convolution, summed, made, row)
+    few = summed <= _FEW_SUMMED and summed * made <= _FEW_PAIRS and row >= _FAIR_ROW
+    if few and _FEWEST_TAPS <= convolution.window.taps <= _FEW_TAPS:
+        # Of an image of 3x3 taps also shorter rows, and more channels (measured: 1.0 to 2.7 times as fast).
+        return True
+    return _is_of_few_summed(convolution, summed, made, row, _MANY_MADE)
+
+
+def _is_of_few_summed(convolution: Convolution, summed: int, made: int, row: int, most: int) -> bool:
+    """Whether an image of at most so many channels is made of four or fewer, of five taps or more and rows of 48 cells
+    (measured: 1.1 to 2.9 times as fast; of fewer taps or shorter rows down to 0.6). With channels last of more than 16 terms, so
+    that they are moved (measured: 1.0 to 3.4 times as fast; of 24 channels and more down to 0.3)."""
+    return convolution.window.taps >= _FEWEST_TAPS and row >= _LONG_ROW and summed <= _FEW_SUMMED and made <= most
+
+
+def _is_of_few_in_signal(convolution: Convolution, summed: int, made: int, row: int) -> bool:
+    """Whether a signal has at most 256 pairs of channels, of five taps or more and 48 positions, and of those made eight, or
+    twelve taps, if more than four are summed (measured: 1.0 to 2.3 times as fast; of 512 pairs down to 0.5)."""
+    taps = convolution.window.taps
+    many = made >= _FEW_MADE or taps >= _LONG_KERNEL or summed <= _FEW_SUMMED
+    return taps >= _FEWEST_TAPS and row >= _LONG_ROW and summed * made <= _FEW_PAIRS and many
+
+
+def _is_of_few_at_stride(convolution: Convolution, weight: tuple[int, ...]) -> bool:
+    """Whether the input gradient of a signal or an image at a stride, channels first, is made of at most eight channels out, and
+    of 32 terms a cell: three channels in or more, and of an image at a stride of two rows of 32 cells at least (measured: 1.1 to
+    3.9 times as fast; of volumes, larger strides of images, or shorter rows, down to 0.2)."""
+    window, phases = convolution.window, math.prod(convolution.window.stride)
+    if convolution.channels_last or window.rank > 2 or weight[0] > _FEW_MADE or weight[1] < _FEWEST_MADE:
+        return False
+    long = window.rank == 1 or (phases <= _FEW_PHASES and convolution.spatial[-1] >= _FAIR_ROW)
+    return long and weight[0] * window.taps <= _FEW_STRIDED * phases
 
 
 def has_wide_kernel(convolution: Convolution, unfolded: int) -> bool:
