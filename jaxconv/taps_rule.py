@@ -11,7 +11,7 @@ FEW_PRODUCTS = 16
 FEW_TERMS = 16
 _FEW_SUMMED = 4
 _FEW_STRIDED = 32
-_MANY_MADE, _MANY_LAST = 32, 16
+_MANY_MADE, _MANY_IN_SIGNAL, _MANY_LAST = 32, 64, 16
 _FEW_MADE, _FEWEST_MADE, _FEW_PAIRS = 8, 3, 256
 _FEWEST_TAPS, _FEW_TAPS = 5, 9
 _LONG_ROW, _FAIR_ROW = 48, 32
@@ -50,7 +50,9 @@ def is_of_few_channels(convolution: Convolution, part: str, weight: tuple[int, .
             convolution, summed, made, row, _MANY_LAST
         )
     if convolution.window.rank == 1:
-        return _is_of_few_in_signal(convolution, summed, made, row)
+        # The cotangent, which is whole in memory, is little beside U.
+        little = part == "output" or summed <= _FEW_SUMMED or 10 * summed <= made * convolution.window.taps
+        return little and _is_of_few_in_signal(convolution, summed, made, row)
     few = summed <= _FEW_SUMMED and summed * made <= _FEW_PAIRS and row >= _FAIR_ROW
     if few and _FEWEST_TAPS <= convolution.window.taps <= _FEW_TAPS:
         # Of an image of 3x3 taps also shorter rows, and more channels (measured: 1.0 to 2.7 times as fast).
@@ -66,11 +68,12 @@ def _is_of_few_summed(convolution: Convolution, summed: int, made: int, row: int
 
 
 def _is_of_few_in_signal(convolution: Convolution, summed: int, made: int, row: int) -> bool:
-    """Whether a signal has at most 256 pairs of channels, of five taps or more and 48 positions, and of those made eight, or
-    twelve taps, if more than four are summed (measured: 1.0 to 2.3 times as fast; of 512 pairs down to 0.5)."""
+    """Whether a signal has at most 256 pairs of channels, 64 of those made, of five taps or more and 48 positions; and eight of
+    those made, or twelve taps, if more than four are summed (measured: 1.0 to 2.3 times as fast; of 512 pairs down to 0.5)."""
     taps = convolution.window.taps
     many = made >= _FEW_MADE or taps >= _LONG_KERNEL or summed <= _FEW_SUMMED
-    return taps >= _FEWEST_TAPS and row >= _LONG_ROW and summed * made <= _FEW_PAIRS and many
+    few = summed * made <= _FEW_PAIRS and made <= _MANY_IN_SIGNAL
+    return few and many and taps >= _FEWEST_TAPS and row >= _LONG_ROW
 
 
 def _is_of_few_at_stride(convolution: Convolution, weight: tuple[int, ...]) -> bool:

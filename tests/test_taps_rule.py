@@ -25,13 +25,16 @@ from jaxconv.window import make_window
         (32, 4, (2, 5), 48, {}, True),
         (33, 4, (2, 5), 48, {}, False),
         (32, 4, (2, 5), 47, {}, False),
-        # Signals: 256 pairs, eight channels that are made or twelve taps.
-        (256, 1, (5,), 48, {}, True),
-        (257, 1, (5,), 48, {}, False),
-        (8, 32, (5,), 48, {}, True),
-        (8, 33, (5,), 48, {}, False),
+        # Signals: 256 pairs, 64 channels that are made, and eight of them or twelve taps.
+        (64, 1, (5,), 48, {}, True),
+        (65, 1, (5,), 48, {}, False),
+        (64, 4, (5,), 48, {}, True),
+        (52, 5, (5,), 48, {}, False),
+        (32, 8, (5,), 48, {}, True),
+        (33, 8, (5,), 48, {}, False),
         (7, 32, (11,), 48, {}, False),
-        (7, 32, (12,), 48, {}, True),
+        (7, 8, (11,), 48, {}, False),
+        (7, 8, (12,), 48, {}, True),
         (7, 4, (5,), 48, {}, True),
         (64, 4, (5,), 47, {}, False),
         (64, 4, (4,), 48, {}, False),
@@ -52,6 +55,15 @@ def test_few_channels_are_added_up(made, summed, kernel, row, options, added_up)
         more = {name: value for name, value in options.items() if name != "result"}
         convolution = Convolution(window, spatial, 1, None, result, jnp.float32, **more)
         assert (choice.rule(convolution, part, weight, 1)[0] == "taps") == added_up
+
+
+@pytest.mark.parametrize(("taps", "added_up"), [(9, False), (10, True)])
+def test_a_cotangent_that_is_large_beside_u_is_not_added_up(taps, added_up):
+    """It is whole in memory: of as many channels out as in a tenth of U."""
+    weight = (16, 16, taps)
+    convolution = layer((2, 16, 200), weight, taps // 2)
+    assert choice.rule(convolution, "output", weight, 2)[0] == "taps"
+    assert (choice.rule(convolution, "input_gradient", weight, 2)[0] == "taps") == added_up
 
 
 @pytest.mark.parametrize(
