@@ -207,6 +207,14 @@ def test_nothing_is_copied_that_lies_as_it_is(engine, input, weight, groups):
     assert {"parameter", "bitcast"} not in made
 
 
+def test_a_moved_image_ends_in_rows():
+    """Not in one run of all samples for the product: XLA would find the place of every entry in it by division."""
+    x, w = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((8, 64, 1001), (2, 64, 3)))
+    text = str(jax.jit(partial(jaxconv.conv1d, engine="fold")).lower(x, w).compile().as_text())
+    assert re.search(r"f32\[512,1001\]\S* fusion\(", text)
+    assert not re.search(r"f32\[64,8008\]\S* fusion\(", text)
+
+
 def test_a_turned_kernel_is_made_once_for_all_parts():
     """Of the input gradient of a signal all of whose taps are copied, for which a kernel as it lies would need no copy."""
     x, w = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((16, 64, 4096), (64, 64, 5)))
