@@ -167,8 +167,8 @@ def _of_small_plain(
 
 def _of_small_strided(convolution: Convolution, part: str, weight: tuple[int, ...]) -> tuple[str, int]:
     """For U of at most 16 MB at a stride, with positions innermost: in a product per sample where these are many, or in `fold`,
-    all of whose axes are unfolded (measured on drawn layers: `materialise` takes up to six times as long), or the first one for an
-    image of at most 8 channels (1.1 to 1.9 times as fast); but for 16-bit numbers and a gradient for every sample."""
+    all of whose axes are unfolded (measured on drawn layers: `materialise` takes up to six times as long), or the first one to
+    make an image of at most 8 channels (1.1 to 1.9 times as fast); but for 16-bit numbers and a gradient for every sample."""
     window = convolution.window
     plain = convolution.mapped == 1 and not convolution.has_half
     if plain and part == "output" and window.rank == 2 and weight[0] // convolution.groups <= _FEW_OUT:
