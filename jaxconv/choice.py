@@ -175,7 +175,7 @@ def _of_small_strided(convolution: Convolution, part: str, weight: tuple[int, ..
         return "fold", 1
     if is_strided_product_a_sample(convolution, part, weight):
         return "batched", 0
-    return ("materialise", 0) if convolution.mapped > 1 or convolution.has_half else ("fold", window.rank)
+    return ("fold", window.rank) if plain else ("materialise", 0)
 
 
 def _is_view(convolution: Convolution) -> bool:

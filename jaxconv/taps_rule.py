@@ -3,7 +3,7 @@
 import math
 
 from jaxconv.convolution import Convolution
-from jaxconv.counts import cells_moved
+from jaxconv.counts import cells_moved, channels_of, positions_of
 
 # At most this many channel pairs per group: too few for a matrix product to pay.
 FEW_PRODUCTS = 16
@@ -43,8 +43,7 @@ def is_of_few_channels(convolution: Convolution, part: str, weight: tuple[int, .
         return False
     if max(convolution.window.stride) > 1:
         return part == "input_gradient" and _is_of_few_at_stride(convolution, weight)
-    summed, made = weight[:2] if part == "input_gradient" else weight[1::-1]
-    row = (convolution.spatial if part == "input_gradient" else convolution.out_spatial)[-1]
+    (summed, made), row = channels_of(convolution, part, weight), positions_of(convolution, part)[-1]
     if convolution.channels_last:
         return summed * convolution.window.taps > FEW_TERMS and _is_of_few_summed(
             convolution, summed, made, row, _MANY_LAST
