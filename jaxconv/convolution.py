@@ -275,6 +275,12 @@ class Convolution:
         return window.rank == window.stride[0] == 1 < count <= window.taps and window.has_blocks(count)
 
     @property
+    def has_frequencies(self) -> bool:
+        """Whether `fourier` takes windows of `unfolded` cells: of a signal, without a stride, an even number no less than taps."""
+        window, cells = self.window, self.unfolded
+        return window.rank == window.stride[0] == 1 and cells >= window.taps and cells > 0 == cells % 2
+
+    @property
     def is_plain(self) -> bool:
         """Whether there are several taps, no stride, one group, and channels first."""
         return self.groups == max(self.window.stride) == 1 < self.window.taps and not self.channels_last
