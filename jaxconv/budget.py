@@ -18,6 +18,7 @@ from jaxconv.counts import (
     unfolded_bytes,
     unfolded_cells,
 )
+from jaxconv.frequencies import numbers_of_window, windows_of
 
 ACCELERATOR_TILE = 2**30
 _CPU_TILE = 2**23
@@ -42,6 +43,8 @@ def parts_and_tile(
     Signals, and images at a stride, of a large U are faster whole (measured: up to four times): some samples of 6 MB, or one of
     15 MB, with all that is in memory for them; so are other images where rows of all would be few (`_has_short_rows`).
     """
+    if name == "fourier" and convolution.has_frequencies:
+        return _parts_of_windows(convolution, part, weight, image.shape[0])
     tile = _tile(convolution, name, part, weight, image)
     if name not in ("stream", "fold", "phases", "blocks"):
         return 1, tile
@@ -159,6 +162,27 @@ def _parts_of_a_signal(
     if part == "weight_gradient" or tile * positions >= 12 * beyond * sample * batch:
         return 1, tile
     return number_of_parts(batch, 1, 1, devices), max(tile, min(SMALL_U, fits - (whole - sample)))
+
+
+def tile_of_windows(convolution: Convolution, weight: tuple[int, ...], batch: int) -> int:
+    """Bytes for windows and their outputs, and as many for the products that are taken at a time: of a large U so few that all is
+    less than a quarter of U, unless the weight alone is more than that."""
+    size = jnp.dtype(convolution.accumulate).itemsize
+    u, copy = size * unfolded_cells(convolution, weight, batch), size * math.prod(weight)
+    if u <= SMALL_U or 4 * copy > u:
+        return 2 * SMALL_U
+    return min(2 * SMALL_U, max(u // 36, 2 * u // 9 - copy))
+
+
+def _parts_of_windows(convolution: Convolution, part: str, weight: tuple[int, ...], batch: int) -> tuple[int, int]:
+    """Of a signal in windows: in parts of as many samples as half of a tile has room for, or in tiles of all if that is none."""
+    tile, size = tile_of_windows(convolution, weight, batch), jnp.dtype(convolution.accumulate).itemsize
+    (given, made), (positions,) = channels_of(convolution, part, weight), positions_of(convolution, part)
+    windows = windows_of(convolution, part) * numbers_of_window(convolution, given, made)
+    if size * batch * convolution.groups * windows <= tile // 2:
+        return 1, tile
+    sample = size * convolution.groups * (windows + given * positions)
+    return number_of_parts(batch, 1, tile // (2 * sample), _devices(convolution)), tile
 
 
 def _is_short_of_rows(convolution: Convolution, part: str) -> bool:

@@ -62,6 +62,7 @@ from jaxconv.counts import (
     unfolded_cells,
 )
 from jaxconv.engines import materialise
+from jaxconv.fourier_rule import cells_of_windows
 from jaxconv.joins import FUSED
 from jaxconv.taps_rule import FEW_PRODUCTS, FEW_TERMS, has_wide_kernel, is_added_up, is_of_few_channels
 
@@ -105,6 +106,9 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
     strided_whole = fits and window.taps > 1 and max(window.stride) > 1 and not convolution.channels_last
     if _takes_phases(convolution, part, weight, fits):
         return "phases", _unfolded_of_phases(convolution, part, weight)
+    cells = cells_of_windows(convolution, part, weight, batch)
+    if cells is not None:
+        return "fourier", cells
     blocks = _blocks_that_save(convolution, part, weight, batch, fits)
     if blocks is not None:
         if 1 < blocks < window.taps:

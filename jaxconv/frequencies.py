@@ -8,14 +8,20 @@ powers add up to n where the exponent is a multiple of n and else to 0, that is
 and as all numbers are real, frequency f and n - f are one: one real product for f = 0 and f = n / 2, and for each other f a
 complex one, which is three real products, after Gauss: with sums r = a c - b d and i = (a + b)(c + d) - a c - b d. So
 
-    y[j] = sum_p OUT[j, p] (sum_i TAPS[p, i] w[i]) (sum_m CELLS[p, m] x[m])
+    y[j] = sum_p OUT[p, j] (sum_i TAPS[p, i] w[i]) (sum_m CELLS[p, m] x[m])
 
 with 3 n / 2 - 1 products p in place of k l: `derivations` proves that (`derivations.frequencies`).
 """
 
+import math
 from functools import lru_cache
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+
+from jaxconv.convolution import Convolution
+from jaxconv.counts import positions_of
 
 
 def products(cells: int) -> int:
@@ -23,9 +29,37 @@ def products(cells: int) -> int:
     return 3 * cells // 2 - 1
 
 
+def windows_of(convolution: Convolution, part: str) -> int:
+    """How many windows of `unfolded` cells a sample has."""
+    (taps,), (dilation,) = convolution.window.kernel, convolution.window.dilation
+    (positions,) = positions_of(convolution, part)
+    return dilation * math.ceil(-(-positions // dilation) / (convolution.unfolded - taps + 1))
+
+
+def numbers_of_window(convolution: Convolution, given: int, made: int) -> int:
+    """How many numbers of a group a window of `unfolded` cells has in memory for all of its products: cells, and outputs twice, as
+    they are moved."""
+    return convolution.unfolded * given + 2 * (convolution.unfolded - convolution.window.taps + 1) * made
+
+
+def turns(convolution: Convolution, numbers: int) -> int:
+    """In how many turns products are taken, of which each has so many numbers in memory, so that these have half of the room."""
+    room = convolution.tile // (2 * jnp.dtype(convolution.accumulate).itemsize)
+    count = products(convolution.unfolded)
+    return min(count, -(-count * numbers // max(1, room)))
+
+
+class Matrices(NamedTuple):
+    """OUT, TAPS and CELLS, with a row per product: (p, l), (p, k) and (p, n)."""
+
+    out: Any
+    taps: Any
+    cells: Any
+
+
 @lru_cache
-def matrices(cells: int, taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """OUT (l, p), TAPS (p, k) and CELLS (p, n), in float64: what is a half or none of an entry is that to the bit."""
+def matrices(cells: int, taps: int) -> Matrices:
+    """In float64; what is a half or none of an entry is that to the bit."""
     of_cells, of_taps, out = [], [], []
     for frequency in range(cells // 2 + 1):
         cosine, sine = _roots(frequency, cells, cells)
@@ -38,7 +72,7 @@ def matrices(cells: int, taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
         of_cells += [cosine, -sine, cosine - sine]
         of_taps += [cosine[:taps], sine[:taps], (cosine + sine)[:taps]]
         out += [real + imaginary, imaginary - real, -imaginary]
-    return np.stack(out, -1), np.stack(of_taps), np.stack(of_cells)
+    return Matrices(np.stack(out), np.stack(of_taps), np.stack(of_cells))
 
 
 def _roots(frequency: int, cells: int, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -13,116 +13,142 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxconv.convolution import Convolution, traced_once
+from jaxconv.convolution import Convolution
 from jaxconv.engines import fold
-from jaxconv.frequencies import matrices, products
-from jaxconv.tiles import Start, Tiles, blank, piece, tiles
+from jaxconv.frequencies import Matrices, matrices, numbers_of_window, turns, windows_of
+from jaxconv.tiles import Start, Tiles, blank, moved, piece, tiles
 from jaxconv.window import Cells, Place
 
 IN_TILES = False
 
+_MANY_WINDOWS = 128
 
-@traced_once
+
 def output(convolution: Convolution, input: Array, weight: Array, bias: Array | None = None) -> Array:
-    """Eq. 2, with a sum over channels for every frequency."""
+    """Eq. 2, with a sum over channels for every product."""
     if not convolution.has_frequencies:
         return fold.output(convolution, input, weight, bias)
-    (batch, _, channels), out_channels = convolution.sizes(input), weight.shape[0]
-    out, of_taps, of_cells = _matrices(convolution)
-    rows = _rows(convolution, weight.shape)
-    grid = _grid(convolution, batch * (channels + rows))
-    last = convolution.channels_last
-    (length,) = grid.shape
-
-    def to_frequencies(some: Array) -> Array:
-        return _transformed(convolution, of_taps, convolution.by_group(some), 3)
-
-    whole = to_frequencies(weight) if rows == out_channels else None
-
-    def step(places: list[Place], result: Array) -> Array:
-        cells = convolution.window.cells(0, places[0], length)
-        seen = _to_frequencies(convolution, of_cells, input, cells, length)
-
-        def of_rows(index: Start, result: Array) -> Array:
-            factor = to_frequencies(piece(weight, index * rows, rows, 0)) if whole is None else whole
-            # Over the channels, for every product and group.
-            if last:
-                product = lax.dot_general(seen, factor, (((5,), (3,)), ((0, 1), (0, 1))), **convolution.dot)
-            else:
-                product = lax.dot_general(factor, seen, (((3,), (2,)), ((0, 1), (0, 1))), **convolution.dot)
-            some = None if bias is None else piece(bias, index * rows, rows, 0)
-
-            def finished(image: Array) -> Array:
-                return convolution.finished(_as_image(convolution, image, length), some)
-
-            tile = convolution.as_call(finished, _transformed(convolution, out, product, 0))
-            starts = [places[0].start, index * rows] if last else [index * rows, places[0].start]
-            return convolution.put(result, tile, 1, starts)
-
-        return _each(out_channels // rows, of_rows, result)
-
-    shape = convolution.shape(batch, grid.sizes, out_channels)
-    return grid.walk(step, convolution.room(shape, length, weight, input)).reshape(shape)
+    kernel, channels = convolution.by_group(weight), 2
+    if not convolution.channels_last and input.shape[0] * windows_of(convolution, "output") >= _MANY_WINDOWS:
+        # The faster factor of many columns (measured: up to 1.8 times).
+        kernel, channels = moved(kernel, (0, 2, 1, 3)), 1
+    return _sum(convolution, _matrices(convolution), input, kernel, channels, bias)
 
 
 def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:
-    """Eq. 3 and fold, which without a stride is eq. 2 of the turned kernel."""
+    """Eq. 3 and fold, which without a stride is eq. 2 of the kernel turned around."""
     if not convolution.has_frequencies:
         return fold.input_gradient(convolution, weight, cotangent, bias)
-    return output(*convolution.as_output(weight, cotangent), bias)
+    of = _matrices(convolution)
+    turned = convolution.turned(convolution.sizes(cotangent)[1])
+    return _sum(turned, of._replace(taps=of.taps[:, ::-1]), cotangent, convolution.by_group(weight), 1, bias)
 
 
 def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) -> Array:
-    """Eq. 4, with a sum over samples and windows for every frequency."""
+    """Eq. 4, with a sum over samples and windows for every product."""
     if not convolution.has_frequencies:
         return fold.weight_gradient(convolution, input, cotangent)
     (batch, _, channels), (_, _, out_channels) = convolution.sizes(input), convolution.sizes(cotangent)
-    groups, dtype = convolution.groups, convolution.accumulate
-    out, of_taps, of_cells = _matrices(convolution)
-    rows = _rows(convolution, (out_channels, channels // groups))
-    grid = _grid(convolution, batch * (channels + rows))
+    of, last = _matrices(convolution), convolution.channels_last
+    grid = _grid(convolution, batch, channels, out_channels)
+    (length,), terms = grid.shape, (2, 3, 4) if last else (3, 4, 5)
+    windows = _windows(convolution, length)
+    pairs = channels * out_channels // convolution.groups
+    count = turns(convolution, pairs + batch * windows * (channels + out_channels))
+
+    def step(places: list[Place], total: Array) -> Array:
+        (place,), new = places, grid.is_new(places)
+        seen = _cut(convolution, input, convolution.window.cells(0, place, length), windows, convolution.unfolded)
+        given = _cut(convolution, cotangent, place.cells(length), windows, of.out.shape[1], new)
+
+        def some(own: Matrices, total: Array) -> Array:
+            factors = (_transformed(convolution, matrix, array, 0 if last else 5)
+                       for matrix, array in ((own.out, given), (own.cells, seen)))  # fmt: skip
+            gradient = lax.dot_general(*factors, ((terms, terms), ((0, 1), (0, 1))), **convolution.dot)
+            return total + _transformed(convolution, own.taps.T, gradient, 0)
+
+        return _by_turns(convolution, count, of, some, total)
+
+    shape = (
+        convolution.window.taps,
+        convolution.groups,
+        out_channels // convolution.groups,
+        channels // convolution.groups,
+    )
+    gradient = moved(grid.walk(step, blank(shape, convolution.accumulate, input, cotangent)), (1, 2, 3, 0))
+    gradient = gradient.reshape(convolution.weight_shape(input, cotangent))
+    return convolution.as_result(gradient).astype(convolution.result)
+
+
+def _sum(
+    convolution: Convolution, of: Matrices, image: Array, kernel: Array, channels: int, bias: Array | None
+) -> Array:
+    """The sum over taps and channels, which are one axis of a kernel (g, q, c, k) or (g, c, q, k), of what windows of an image see."""
+    (batch, _, given), made = convolution.sizes(image), convolution.groups * kernel.shape[3 - channels]
+    grid = _grid(convolution, batch, given, made)
     (length,), last = grid.shape, convolution.channels_last
-    terms = (2, 3, 4) if last else (3, 4, 5)
+    windows = _windows(convolution, length)
+    count = turns(convolution, kernel.size // convolution.window.taps + batch * windows * (given + made))
+    axes = ((5,), (1 + channels,)) if last else ((1 + channels,), (2,))
 
-    def of_rows(index: Start, some: Array) -> Array:
-        def step(places: list[Place], total: Array) -> Array:
-            (place,), new = places, grid.is_new(places)
-            seen = _to_frequencies(convolution, of_cells, input, convolution.window.cells(0, place, length), length)
-            given = _to_frequencies(convolution, out.T, some, place.cells(length), length, new)
-            return total + lax.dot_general(given, seen, ((terms, terms), ((0, 1), (0, 1))), **convolution.dot)
+    def to_frequencies(own: Matrices) -> Array:
+        return _transformed(convolution, own.taps, kernel, 3)
 
-        shape = (len(of_taps), groups, rows // groups, channels // groups)
-        total = grid.walk(step, blank(shape, dtype, input, some))
-        gradient = jnp.moveaxis(_transformed(convolution, of_taps.T, total, 0), 0, -1)
-        return gradient.reshape(rows, channels // groups, -1)
+    whole = to_frequencies(_as_arrays(convolution, of)) if count == 1 else None
 
-    if rows == out_channels:
-        return convolution.as_result(of_rows(0, cotangent)).astype(convolution.result)
+    def finished(outputs: Array) -> Array:
+        return convolution.finished(_as_image(convolution, outputs, length), bias)
 
-    def put_rows(index: Start, result: Array) -> Array:
-        some = piece(cotangent, index * rows, rows, convolution.channel_axis)
-        return convolution.put(result, of_rows(index, some), 0, [index * rows])
+    def step(places: list[Place], result: Array) -> Array:
+        (place,) = places
+        seen = _cut(convolution, image, convolution.window.cells(0, place, length), windows, convolution.unfolded)
 
-    room = blank((out_channels, channels // groups, *convolution.window.kernel), dtype, input, cotangent)
-    return _each(out_channels // rows, put_rows, room).astype(convolution.result)
+        def some(own: Matrices, total: Array | None) -> Array:
+            factors = (
+                to_frequencies(own) if whole is None else whole,
+                _transformed(convolution, own.cells, seen, 0 if last else 5),
+            )
+            product = lax.dot_general(
+                *(factors[::-1] if last else factors), (axes, ((0, 1), (0, 1))), **convolution.dot
+            )
+            outputs = _transformed(convolution, own.out.T, product, 0)
+            return outputs if total is None else total + outputs
 
+        outputs = _by_turns(convolution, count, of, some)
+        tile = convolution.as_call(finished, outputs)
+        return convolution.put(result, tile, convolution.first_spatial, [place.start])
 
-def _each(count: int, step: Callable[[Start, Array], Array], carry: Array) -> Array:
-    return step(0, carry) if count == 1 else lax.fori_loop(0, count, step, carry)
-
-
-def _rows(convolution: Convolution, weight: tuple[int, ...]) -> int:
-    """Of how many channels out the weight is taken to frequencies at a time."""
-    import os
-    most = float(os.environ.get("ROWS","1e9"))*2**20 / (products(convolution.unfolded) * weight[1] * 4)
-    if convolution.groups > 1: return weight[0]
-    return next(weight[0] // n for n in range(1, weight[0] + 1) if weight[0] % n == 0 and (weight[0] // n <= most or n == weight[0]))
+    shape = convolution.shape(batch, grid.sizes, made)
+    return grid.walk(step, convolution.room(shape, length, kernel, image)).reshape(shape)
 
 
-def _matrices(convolution: Convolution) -> list[Array]:
-    """To outputs, of taps and of cells, in the dtype of the accumulator."""
-    (taps,) = convolution.window.kernel
-    return [jnp.asarray(matrix, convolution.accumulate) for matrix in matrices(convolution.unfolded, taps)]
+def _matrices(convolution: Convolution) -> Matrices:
+    return matrices(convolution.unfolded, convolution.window.taps)
+
+
+def _as_arrays(convolution: Convolution, of: Matrices) -> Matrices:
+    return Matrices(*(jnp.asarray(matrix, convolution.accumulate) for matrix in of))
+
+
+def _by_turns(
+    convolution: Convolution,
+    count: int,
+    of: Matrices,
+    some: Callable[[Matrices, Array | None], Array],
+    total: Array | None = None,
+) -> Array:
+    """What `some` makes of the rows of matrices, so many parts of these in turn, and added up."""
+    of = _as_arrays(convolution, of)
+    if count == 1:
+        return some(of, total)
+    rows = -(-len(of.cells) // count)
+    # Products of nothing.
+    of = Matrices(*(jnp.pad(matrix, ((0, rows * count - len(matrix)), (0, 0))) for matrix in of))
+
+    def turn(index: Start, total: Array) -> Array:
+        return some(Matrices(*(piece(matrix, index * rows, rows, 0) for matrix in of)), total)
+
+    return lax.fori_loop(1, count, turn, turn(0, total))  # type: ignore[arg-type]
 
 
 def _transformed(convolution: Convolution, matrix: Array, array: Array, axis: int) -> Array:
@@ -131,53 +157,60 @@ def _transformed(convolution: Convolution, matrix: Array, array: Array, axis: in
     return lax.dot_general(matrix, array, (((1,), (axis,)), ((), ())), **convolution.dot)
 
 
-def _grid(convolution: Convolution, channels: int) -> Tiles:
-    """Tiles of whole windows, for so many channels of all samples that products are of, or for."""
-    step, (size,) = _outputs(convolution), convolution.out_spatial
-    numbers = channels * products(convolution.unfolded) * convolution.window.dilation[0]
-    windows = tiles((-(-size // step),), numbers * jnp.dtype(convolution.accumulate).itemsize, convolution.tile)
+def _grid(convolution: Convolution, batch: int, given: int, made: int) -> Tiles:
+    """Tiles of whole windows, which with their outputs have half of the room."""
+    step, (size,), groups = _outputs(convolution), convolution.out_spatial, convolution.groups
+    numbers = batch * groups * numbers_of_window(convolution, given // groups, made // groups)
+    window = numbers * convolution.window.dilation[0] * jnp.dtype(convolution.accumulate).itemsize
+    windows = tiles((-(-size // step),), window, convolution.tile // 2)
     return Tiles((size,), (min(size, windows.shape[0] * step),))
 
 
 def _outputs(convolution: Convolution) -> int:
     """How many neighbouring outputs the windows have that are side by side, one for every cell of the dilation."""
-    return convolution.window.dilation[0] * (convolution.unfolded - convolution.window.kernel[0] + 1)
+    return convolution.window.dilation[0] * (convolution.unfolded - convolution.window.taps + 1)
 
 
-def _to_frequencies(
-    convolution: Convolution, matrix: Array, image: Array, cells: Cells, length: int, new: Array | None = None
+def _windows(convolution: Convolution, length: int) -> int:
+    """How many windows so many neighbouring outputs are of."""
+    return convolution.window.dilation[0] * -(-length // _outputs(convolution))
+
+
+def _cut(
+    convolution: Convolution, image: Array, cells: Cells, windows: int, size: int, new: Array | None = None
 ) -> Array:
-    """The product of a matrix and windows of an image, of as many cells as that has columns, for so many outputs from the first of
-    some `cells` on: (p, g, channels, N, dilation, windows), or (p, g, N, windows, dilation, channels) with channels last.
+    """So many windows of `size` cells of an image, from the first of some `cells` on: (g, channels, N, dilation, windows, size), or
+    (size, g, N, windows, dilation, channels) with channels last.
 
-    Where the matrix has a column per output, windows do not overlap, and have zeros behind the last of the cells, and where these
+    Where windows have as many cells as outputs, these do not overlap, and have zeros behind the last of the cells, and where these
     are not `new`.
     """
     last, groups, dilation = convolution.channels_last, convolution.groups, convolution.window.dilation[0]
     batch, _, channels = convolution.sizes(image)
-    step, size = _outputs(convolution), matrix.shape[1]
-    outputs, windows = step // dilation, -(-length // step)
-    blocks = windows + -(-size // outputs) - 1
+    step, side_by_side = _outputs(convolution), windows // dilation
+    outputs = step // dilation
+    blocks = side_by_side + -(-size // outputs) - 1
     start, count, bounds = cells
     count = count if size == outputs else blocks * step
 
-    def moved(cells: list[Cells], image: Array) -> Array:
+    def windowed(cells: list[Cells], image: Array) -> Array:
         part = convolution.cut(image, cells)
         if new is not None:
             part = jnp.where(new[:, None] if last else new, part, jnp.zeros((), part.dtype))
-        axis = convolution.first_spatial
-        part = lax.pad(part, jnp.zeros((), part.dtype), [(0, blocks * step - count if at == axis else 0, 0) for at in range(3)])
+        behind = [(0, 0, 0)] * 3
+        behind[convolution.first_spatial] = (0, blocks * step - count, 0)
+        part = lax.pad(part, jnp.zeros((), part.dtype), behind)
         if last:
             part = part.reshape(batch, blocks, outputs, dilation, groups, channels // groups)
-            parts, at, cell = jnp.transpose(part, (2, 4, 0, 1, 3, 5)), 3, 0
+            part, at, cell = jnp.transpose(part, (2, 4, 0, 1, 3, 5)), 3, 0
         else:
             part = part.reshape(batch, groups, channels // groups, blocks, outputs, dilation)
-            parts, at, cell = jnp.transpose(part, (1, 2, 0, 5, 3, 4)), 4, 5
-        behind = [lax.slice_in_dim(parts, first, first + windows, axis=at) for first in range(blocks - windows + 1)]
-        return lax.slice_in_dim(jnp.concatenate(behind, cell), 0, size, axis=cell)
+            part, at, cell = jnp.transpose(part, (1, 2, 0, 5, 3, 4)), 4, 5
+        starts = range(blocks - side_by_side + 1)
+        parts = [lax.slice_in_dim(part, first, first + side_by_side, axis=at) for first in starts]
+        return lax.slice_in_dim(jnp.concatenate(parts, cell), 0, size, axis=cell)
 
-    windowed = convolution.as_call_at(moved, [(start, count, bounds)], image)
-    return _transformed(convolution, matrix, windowed, 0 if last else 5)
+    return convolution.as_call_at(windowed, [(start, count, bounds)], image)
 
 
 def _as_image(convolution: Convolution, outputs: Array, length: int) -> Array:

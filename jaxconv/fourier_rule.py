@@ -1,0 +1,52 @@
+"""Whether a CPU takes a signal to frequencies, in `fourier`, and in windows of how many cells: part of the rule in `choice`."""
+
+import math
+from dataclasses import replace
+
+import jax.numpy as jnp
+from jax import lax
+
+from jaxconv.budget import tile_of_windows
+from jaxconv.convolution import Convolution
+from jaxconv.counts import channels_of, cost_of_blocks
+from jaxconv.frequencies import numbers_of_window, products, turns, windows_of
+
+# Cells of a window, powers of two and half as many again, of which the products are fast.
+_CELLS = tuple(sorted(2**power * factor for power in range(3, 10) for factor in (2, 3)))
+# A product in a batch of small ones takes longer than one in a large one: so many take as long as a copy.
+_ROWS_A_COPY, _BATCHED_ROWS_A_COPY = 64, 40
+# All of it takes a third longer than what is counted (measured).
+_LEFT = 0.65
+
+
+def cells_of_windows(convolution: Convolution, part: str, weight: tuple[int, ...], batch: int) -> int | None:
+    """Of how many cells windows cost least, where that is a third less than what `blocks` would cost, or else None. Not of 16-bit
+    numbers, nor for a gradient for every sample, nor where the highest precision is asked for, as every output of a window is
+    rounded as its largest one is."""
+    window = convolution.window
+    if window.rank > 1 or max(window.stride) > 1 or window.taps == 1 or convolution.mapped > 1 or convolution.has_half:
+        return None
+    if convolution.precision in (lax.Precision.HIGHEST, (lax.Precision.HIGHEST,) * 2):
+        return None
+    tile = tile_of_windows(convolution, weight, batch)
+    ways = (replace(convolution, unfolded=cells, tile=tile) for cells in _CELLS if cells > window.taps)
+    cost, cells = min((_cost(way, part, weight, batch), way.unfolded) for way in ways)
+    return cells if cost <= _LEFT * cost_of_blocks(convolution, part, weight) else None
+
+
+def _cost(convolution: Convolution, part: str, weight: tuple[int, ...], batch: int) -> float:
+    """Of a sample in windows of `unfolded` cells, in cells that are copied."""
+    cells, (given, made) = convolution.unfolded, channels_of(convolution, part, weight)
+    outputs, count, windows = cells - convolution.window.taps + 1, products(cells), windows_of(convolution, part)
+    pairs, groups, size = given * made, convolution.groups, jnp.dtype(convolution.accumulate).itemsize
+    numbers = size * groups * numbers_of_window(convolution, given, made)
+    tiles = math.ceil(2 * batch * windows * numbers / convolution.tile)
+    times = turns(convolution, groups * (pairs + batch * windows * (given + made) // tiles))
+    copied = (
+        (cells + count) * given + (outputs + count) * made + (times - 1) * (cells * given / 3 + 1.5 * outputs * made)
+    )
+    transformed = count * (cells * given + outputs * made) / _ROWS_A_COPY
+    multiplied = count * pairs / _BATCHED_ROWS_A_COPY
+    # Taken to frequencies, for every tile again if in several turns, and read for every tile.
+    to_frequencies = (tiles if times > 1 else 1) * (0.25 + convolution.window.taps / _ROWS_A_COPY)
+    return windows * (copied + transformed + multiplied) + count * pairs * (to_frequencies + 0.75 * tiles) / batch
