@@ -43,6 +43,9 @@ def parts_and_tile(
     Signals, and images at a stride, of a large U are faster whole (measured: up to four times): some samples of 6 MB, or one of
     15 MB, with all that is in memory for them; so are other images where rows of all would be few (`_has_short_rows`).
     """
+    if name == "phases" and convolution.has_phases and convolution.of_phases.has_frequencies:
+        inner, _, split = of_phases(convolution, part, weight)
+        return _parts_of_windows(inner, part, split, image.shape[0])
     if name == "fourier" and convolution.has_frequencies:
         return _parts_of_windows(convolution, part, weight, image.shape[0])
     tile = _tile(convolution, name, part, weight, image)
@@ -171,7 +174,7 @@ def tile_of_windows(convolution: Convolution, weight: tuple[int, ...], batch: in
     u, copy = size * unfolded_cells(convolution, weight, batch), size * math.prod(weight)
     if u <= SMALL_U or 4 * copy > u:
         return 2 * SMALL_U
-    return min(2 * SMALL_U, max(u // 36, 2 * u // 9 - copy))
+    return min(2 * SMALL_U, max(u // 36, 2 * u // 9 - 2 * copy))
 
 
 def _parts_of_windows(convolution: Convolution, part: str, weight: tuple[int, ...], batch: int) -> tuple[int, int]:

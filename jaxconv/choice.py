@@ -62,7 +62,7 @@ from jaxconv.counts import (
     unfolded_cells,
 )
 from jaxconv.engines import materialise
-from jaxconv.fourier_rule import cells_of_windows
+from jaxconv.fourier_rule import cells_of_windows, cheapest_windows
 from jaxconv.joins import FUSED
 from jaxconv.taps_rule import FEW_PRODUCTS, FEW_TERMS, has_wide_kernel, is_added_up, is_of_few_channels
 
@@ -105,7 +105,7 @@ def rule(convolution: Convolution, part: str, weight: tuple[int, ...], batch: in
         return "taps", 0
     strided_whole = fits and window.taps > 1 and max(window.stride) > 1 and not convolution.channels_last
     if _takes_phases(convolution, part, weight, fits):
-        return "phases", _unfolded_of_phases(convolution, part, weight)
+        return "phases", _unfolded_of_phases(convolution, part, weight, batch)
     cells = cells_of_windows(convolution, part, weight, batch)
     if cells is not None:
         return "fourier", cells
@@ -231,9 +231,13 @@ def _blocks_of(convolution: Convolution, part: str, weight: tuple[int, ...]) -> 
     return count if left <= _LEFT else None
 
 
-def _unfolded_of_phases(convolution: Convolution, part: str, weight: tuple[int, ...]) -> int:
-    """How many of the first axes are unfolded of what `phases` makes, or in how many blocks a signal is taken."""
+def _unfolded_of_phases(convolution: Convolution, part: str, weight: tuple[int, ...], batch: int) -> int:
+    """How many of the first axes are unfolded of what `phases` makes, or in how many blocks a signal is taken, or in windows of how
+    many cells."""
     inner = of_phases(convolution, part, weight)
+    cells = cells_of_windows(*inner, batch)
+    if cells is not None:
+        return cells
     blocks = _blocks_of(*inner) if convolution.window.rank == 1 else None
     if blocks is not None and 1 < blocks < inner[0].window.taps:
         return blocks
@@ -325,7 +329,9 @@ def chosen(convolution: Convolution, part: str, weight: tuple[int, ...], image: 
     if convolution.engine != "auto":
         name, unfolded = convolution.engine, fewest_moved(convolution, part, weight, convolution.window.rank - 1)
         if name == "phases" and convolution.has_phases:
-            unfolded = _unfolded_of_phases(convolution, part, weight)
+            unfolded = _unfolded_of_phases(convolution, part, weight, samples(convolution, image))
+        if name == "fourier":
+            unfolded = cheapest_windows(convolution, part, weight, samples(convolution, image))
         if name == "blocks" and convolution.window.rank == max(convolution.window.stride) == 1:
             unfolded = min(max(2, cheapest_blocks(convolution, part, weight)[0]), convolution.window.taps)
     elif convolution.on_accelerator:

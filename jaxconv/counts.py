@@ -139,8 +139,8 @@ def cells_in_blocks(window: Window, count: int, given: int, other: int) -> int:
 
 
 def cheapest_blocks(convolution: Convolution, part: str, weight: tuple[int, ...]) -> tuple[int, float]:
-    """In how many blocks the least of a signal's kernel is moved and multiplied, and how much of what `fold` would have, whose axis
-    is unfolded or not, whichever moves less."""
+    """In how many blocks the least of a signal's kernel is moved and multiplied, and how much of what `fold` would have, whose
+    axis is unfolded or not, whichever moves less."""
     window = convolution.window
     counts = filter(window.has_blocks, range(1, window.taps + 1))
     count = min(counts, key=lambda count: _cost_of_blocks(convolution, part, weight, count))

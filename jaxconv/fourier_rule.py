@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
@@ -11,8 +12,8 @@ from jaxconv.convolution import Convolution
 from jaxconv.counts import channels_of, cost_of_blocks
 from jaxconv.frequencies import numbers_of_window, products, turns, windows_of
 
-# Cells of a window, powers of two and half as many again, of which the products are fast.
-_CELLS = tuple(sorted(2**power * factor for power in range(3, 10) for factor in (2, 3)))
+# Cells of a window: powers of two and half as many again. To take more to frequencies is much to multiply, and to compile.
+_CELLS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 # A product in a batch of small ones takes longer than one in a large one: so many take as long as a copy.
 _ROWS_A_COPY, _BATCHED_ROWS_A_COPY = 64, 40
 # All of it takes a third longer than what is counted (measured).
@@ -23,15 +24,35 @@ def cells_of_windows(convolution: Convolution, part: str, weight: tuple[int, ...
     """Of how many cells windows cost least, where that is a third less than what `blocks` would cost, or else None. Not of 16-bit
     numbers, nor for a gradient for every sample, nor where the highest precision is asked for, as every output of a window is
     rounded as its largest one is."""
-    window = convolution.window
-    if window.rank > 1 or max(window.stride) > 1 or window.taps == 1 or convolution.mapped > 1 or convolution.has_half:
+    window, precise = (
+        convolution.window,
+        lax.Precision.HIGHEST in (convolution.precision, *_pair(convolution.precision)),
+    )
+    if window.rank > 1 or max(window.stride) > 1 or window.taps == 1 or 2 * window.taps > _CELLS[-1]:
         return None
-    if convolution.precision in (lax.Precision.HIGHEST, (lax.Precision.HIGHEST,) * 2):
+    if convolution.mapped > 1 or convolution.has_half or precise:
         return None
-    tile = tile_of_windows(convolution, weight, batch)
-    ways = (replace(convolution, unfolded=cells, tile=tile) for cells in _CELLS if cells > window.taps)
-    cost, cells = min((_cost(way, part, weight, batch), way.unfolded) for way in ways)
+    cost, cells = _cheapest(convolution, part, weight, batch)
     return cells if cost <= _LEFT * cost_of_blocks(convolution, part, weight) else None
+
+
+def cheapest_windows(convolution: Convolution, part: str, weight: tuple[int, ...], batch: int) -> int:
+    """Of how many cells windows cost least, of a signal without a stride; of a very long kernel twice as many as taps."""
+    if convolution.window.rank > 1 or max(convolution.window.stride) > 1:
+        return 0
+    if 2 * convolution.window.taps > _CELLS[-1]:
+        return 2 * convolution.window.taps
+    return _cheapest(convolution, part, weight, batch)[1]
+
+
+def _pair(precision: Any) -> tuple[Any, ...]:
+    return precision if isinstance(precision, tuple) else ()
+
+
+def _cheapest(convolution: Convolution, part: str, weight: tuple[int, ...], batch: int) -> tuple[float, int]:
+    tile = tile_of_windows(convolution, weight, batch)
+    ways = (replace(convolution, unfolded=cells, tile=tile) for cells in _CELLS if cells > convolution.window.taps)
+    return min((_cost(way, part, weight, batch), way.unfolded) for way in ways)
 
 
 def _cost(convolution: Convolution, part: str, weight: tuple[int, ...], batch: int) -> float:

@@ -10,7 +10,7 @@ complex one, which is three real products, after Gauss: with sums r = a c - b d 
 
     y[j] = sum_p OUT[p, j] (sum_i TAPS[p, i] w[i]) (sum_m CELLS[p, m] x[m])
 
-with 3 n / 2 - 1 products p in place of k l: `derivations` proves that (`derivations.frequencies`).
+with 3 n / 2 - 1 products p in place of k l. `jaxconv/frequency_proofs.py` proves that sum for these very matrices.
 """
 
 import math
@@ -37,8 +37,8 @@ def windows_of(convolution: Convolution, part: str) -> int:
 
 
 def numbers_of_window(convolution: Convolution, given: int, made: int) -> int:
-    """How many numbers of a group a window of `unfolded` cells has in memory for all of its products: cells, and outputs twice, as
-    they are moved."""
+    """How many numbers of a group a window of `unfolded` cells has in memory for all of its products: cells, and outputs, which
+    are moved, twice."""
     return convolution.unfolded * given + 2 * (convolution.unfolded - convolution.window.taps + 1) * made
 
 
@@ -59,28 +59,22 @@ class Matrices(NamedTuple):
 
 @lru_cache
 def matrices(cells: int, taps: int) -> Matrices:
-    """In float64; what is a half or none of an entry is that to the bit."""
-    of_cells, of_taps, out = [], [], []
-    for frequency in range(cells // 2 + 1):
-        cosine, sine = _roots(frequency, cells, cells)
-        if 2 * frequency in (0, cells):
-            of_cells.append(cosine)
-            of_taps.append(cosine[:taps])
-            out.append(cosine[: cells - taps + 1] / cells)
-            continue
-        real, imaginary = (2 * wave[: cells - taps + 1] / cells for wave in (cosine, sine))
-        of_cells += [cosine, -sine, cosine - sine]
-        of_taps += [cosine[:taps], sine[:taps], (cosine + sine)[:taps]]
-        out += [real + imaginary, imaginary - real, -imaginary]
-    return Matrices(np.stack(out), np.stack(of_taps), np.stack(of_cells))
+    """Of windows of so many cells and a kernel of so many taps, in float64; quarters of a turn are exact."""
+    turned = np.outer(np.arange(cells // 2 + 1), np.arange(cells)) % cells
+    cosine, sine = (wave(2 * np.pi * turned / cells) for wave in (np.cos, np.sin))
+    # What the library rounds.
+    cosine[4 * turned % (2 * cells) == cells] = 0
+    sine[2 * turned % cells == 0] = 0
+    return of_waves(cosine, sine, taps)
 
 
-def _roots(frequency: int, cells: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine and sine of 2 pi f m / n for the first so many m."""
-    turns = frequency * np.arange(count) % cells
-    angle = 2 * np.pi * turns / cells
-    cosine, sine = np.cos(angle), np.sin(angle)
-    # Quarters of a turn, which the library rounds.
-    cosine[4 * turns % (2 * cells) == cells] = 0
-    sine[2 * turns % cells == 0] = 0
-    return cosine, sine
+def of_waves(cosine: np.ndarray, sine: np.ndarray, taps: int) -> Matrices:
+    """The matrices for cosine and sine of 2 pi f m / n, in an axis of f up to n / 2 and one of m up to n."""
+    _, cells = cosine.shape
+    of_cells, of_taps, out = [cosine[0]], [cosine[0]], [cosine[0]]
+    for real, imaginary in zip(cosine[1:-1], sine[1:-1], strict=True):
+        of_cells += [real, -imaginary, real - imaginary]
+        of_taps += [real, imaginary, real + imaginary]
+        out += [2 * (real + imaginary), 2 * (imaginary - real), -2 * imaginary]
+    of_cells, of_taps, out = (np.stack([*rows, cosine[-1]]) for rows in (of_cells, of_taps, out))
+    return Matrices(out[:, : cells - taps + 1] / cells, of_taps[:, :taps], of_cells)

@@ -19,6 +19,7 @@ from derivations.index_sets import Geometry
 from derivations.prove import prove_definition, prove_equal, prove_vjp
 from jaxconv import engines, formulas
 from jaxconv.engine_proofs import OWN, of_batches, of_engine
+from jaxconv.frequency_proofs import of_frequencies
 from jaxconv.statements import Proof, definition_of, derivatives, named, shapes_of, with_arguments
 
 # Every branch of every engine: strides that skip, kernels that overhang, asymmetric padding, dilation, groups, depthwise,
@@ -58,6 +59,7 @@ def proofs() -> Iterator[Proof]:
             yield from of_engine(name, geometry)
     for name, geometry, options in OWN:
         yield from of_engine(name, geometry, **options)
+    yield from of_frequencies()
     yield from of_batches()
     yield from _of_padding_modes()
     yield from _of_layouts()

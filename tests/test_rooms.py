@@ -13,15 +13,16 @@ FLOORS = [
     {"convolution", "joins"},
     {"periods"},
     {"copies", "runs", "counts", "folded", "depthwise"},
+    {"frequencies"},
     {"engines", "batches", "platforms"},
     {"budget", "accelerator_rule", "taps_rule"},
-    {"batched_rule"},
+    {"batched_rule", "fourier_rule"},
     {"choice"},
     {"evaluation"},
     {"conv"},
     {"conv_transpose", "conv_local", "lax"},
     {"statements"},
-    {"engine_proofs"},
+    {"engine_proofs", "frequency_proofs"},
     {"proofs", "verify", "cli", "__main__", "__init__"},
 ]
 ROOMS = sorted((ROOT / "jaxconv").rglob("*.py"))

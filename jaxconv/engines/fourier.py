@@ -9,6 +9,7 @@ An output is rounded as the largest one of its window is, and an infinity or NaN
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -83,7 +84,7 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
 def _sum(
     convolution: Convolution, of: Matrices, image: Array, kernel: Array, channels: int, bias: Array | None
 ) -> Array:
-    """The sum over taps and channels, which are one axis of a kernel (g, q, c, k) or (g, c, q, k), of what windows of an image see."""
+    """The sum over taps and channels, an axis of a kernel (g, q, c, k) or (g, c, q, k), of what the windows of an image see."""
     (batch, _, given), made = convolution.sizes(image), convolution.groups * kernel.shape[3 - channels]
     grid = _grid(convolution, batch, given, made)
     (length,), last = grid.shape, convolution.channels_last
@@ -134,7 +135,7 @@ def _by_turns(
     convolution: Convolution,
     count: int,
     of: Matrices,
-    some: Callable[[Matrices, Array | None], Array],
+    some: Callable[[Matrices, Any], Array],
     total: Array | None = None,
 ) -> Array:
     """What `some` makes of the rows of matrices, so many parts of these in turn, and added up."""
@@ -179,10 +180,10 @@ def _windows(convolution: Convolution, length: int) -> int:
 def _cut(
     convolution: Convolution, image: Array, cells: Cells, windows: int, size: int, new: Array | None = None
 ) -> Array:
-    """So many windows of `size` cells of an image, from the first of some `cells` on: (g, channels, N, dilation, windows, size), or
-    (size, g, N, windows, dilation, channels) with channels last.
+    """So many windows of `size` cells of an image, from the first of some `cells` on, as (g, channels, N, dilation, windows, size),
+    or (size, g, N, windows, dilation, channels) with channels last.
 
-    Where windows have as many cells as outputs, these do not overlap, and have zeros behind the last of the cells, and where these
+    Where windows have as many cells as outputs, they do not overlap, and have zeros behind the last of the cells and where those
     are not `new`.
     """
     last, groups, dilation = convolution.channels_last, convolution.groups, convolution.window.dilation[0]
@@ -214,7 +215,7 @@ def _cut(
 
 
 def _as_image(convolution: Convolution, outputs: Array, length: int) -> Array:
-    """Outputs of every window, (l, g, channels, N, dilation, windows) or (l, g, N, windows, dilation, channels), side by side."""
+    """Outputs of every window, from (l, g, channels, N, dilation, windows) or (l, g, N, windows, dilation, channels)."""
     if convolution.channels_last:
         image = jnp.transpose(outputs, (2, 3, 0, 4, 1, 5))
         image = image.reshape(image.shape[0], -1, image.shape[4] * image.shape[5])

@@ -1,18 +1,19 @@
 """A stride as phases: a convolution of stride 1 over images that have every stride-th cell in a channel of its own.
 
 With strides that divide the kernel, tap `s a + b` of a window sees cell `a` of phase `b`: eqs. 2 to 4 are those of `C prod(s)`
-channels, `prod(k) / prod(s)` taps and stride 1, whose sums `fold` takes, or `blocks` for a long kernel of a signal. The phases
+channels, `prod(k) / prod(s)` taps and stride 1, whose sums `fold` takes, or of signals `blocks` or `fourier`. The phases
 are one copy of the image; after it no copy reads every stride-th cell, and fewer are made, as some axes can be folded. For long
 kernels at a stride. Other strides, and channels last, are left to `fold`.
 """
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
-from jaxconv.engines import blocks, fold
+from jaxconv.engines import blocks, fold, fourier
 
 IN_TILES = True
 
@@ -21,7 +22,8 @@ def output(convolution: Convolution, input: Array, weight: Array, bias: Array | 
     """Eq. 2 of the phases."""
     if not convolution.has_phases:
         return fold.output(convolution, input, weight, bias)
-    return blocks.output(convolution.of_phases, _split_image(convolution, input), _split(convolution, weight), bias)
+    inner = convolution.of_phases
+    return _engine(inner).output(inner, _split_image(convolution, input), _split(convolution, weight), bias)
 
 
 def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bias: Array | None = None) -> Array:
@@ -29,7 +31,7 @@ def input_gradient(convolution: Convolution, weight: Array, cotangent: Array, bi
     if not convolution.has_phases:
         return fold.input_gradient(convolution, weight, cotangent, bias)
     inner = convolution.of_phases.giving(convolution.accumulate)
-    phases = blocks.input_gradient(inner, _split(convolution, weight), cotangent)
+    phases = _engine(inner).input_gradient(inner, _split(convolution, weight), cotangent)
     image = _put_together(convolution, phases)
     sides = [(0, 0, 0)] * 2
     for (low, _), cells, size in zip(convolution.window.padding, image.shape[2:], convolution.spatial, strict=True):
@@ -41,8 +43,14 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
     """Eq. 4 of the phases, which are put together."""
     if not convolution.has_phases:
         return fold.weight_gradient(convolution, input, cotangent)
-    phases = blocks.weight_gradient(convolution.of_phases, _split_image(convolution, input), cotangent)
+    inner = convolution.of_phases
+    phases = _engine(inner).weight_gradient(inner, _split_image(convolution, input), cotangent)
     return _put_together(convolution, phases)
+
+
+def _engine(inner: Convolution) -> Any:
+    """Which takes the sums of phases."""
+    return fourier if inner.has_frequencies else blocks
 
 
 def _split_image(convolution: Convolution, image: Array) -> Array:
