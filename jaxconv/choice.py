@@ -232,8 +232,8 @@ def _blocks_of(convolution: Convolution, part: str, weight: tuple[int, ...]) -> 
 
 
 def _unfolded_of_phases(convolution: Convolution, part: str, weight: tuple[int, ...], batch: int) -> int:
-    """How many of the first axes are unfolded of what `phases` makes, or in how many blocks a signal is taken, or in windows of how
-    many cells."""
+    """How many of the first axes are unfolded of what `phases` makes, or in how many blocks a signal is taken, or in windows of
+    how many cells."""
     inner = of_phases(convolution, part, weight)
     cells = cells_of_windows(*inner, batch)
     if cells is not None:

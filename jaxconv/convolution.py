@@ -25,12 +25,13 @@ class Convolution:
     `precision` is `jax.lax`'s; `result` the dtype of what an engine returns; `accumulate` the dtype that sums are carried in.
     `channels_last` tells where the channels of input and output are; `engine` is the caller's, or "auto"; `tile` how many bytes
     an engine that works in tiles may spend on one; `unfolded` how many of the first axes `fold` unfolds, or in how many blocks
-    `blocks` takes a signal's kernel, or of how many cells the windows of `fourier` are; `parts` in how many parts the batch is taken; `bits` the 16-bit dtype of images whose
-    entries are copied, and returned, as bits in uint16; `calls` whether what is better not fused with what takes it is compiled
-    as a call; `alone` whether all of it may be one; `channels_moved` whether channels that are last are moved, of a tile by
-    `taps`, or of all by `fold` for a weight gradient and on an accelerator; `mapped` how many of its kind `jax.vmap` runs at the
-    same time, which share the room for tiles; `spread` whether several devices have it, whose samples are not to be moved;
-    `platform` what it is compiled for, "cpu" or "accelerator", or None where that is not known.
+    `blocks` takes a signal's kernel, or of how many cells the windows of `fourier` are; `parts` in how many parts the batch is
+    taken; `bits` the 16-bit dtype of images whose entries are copied, and returned, as bits in uint16; `calls` whether what is
+    better not fused with what takes it is compiled as a call; `alone` whether all of it may be one; `channels_moved` whether
+    channels that are last are moved, of a tile by `taps`, or of all by `fold` for a weight gradient and on an accelerator;
+    `mapped` how many of its kind `jax.vmap` runs at the same time, which share the room for tiles; `spread` whether several
+    devices have it, whose samples are not to be moved; `platform` what it is compiled for, "cpu" or "accelerator", or None where
+    that is not known.
     """
 
     window: Window

@@ -74,8 +74,8 @@ OWN: tuple[tuple[str, Geometry, dict[str, Any]], ...] = (
     ("phases", Geometry(1, 1, (1, 2), (9,), (6,), (2,), (1,), ((1, 0),)), {"unfolded": 2}),
     # Two blocks of zeros around a signal that the products leave out, at both ends.
     ("blocks", Geometry(1, 1, (1, 1), (2,), (6,), (1,), (1,), ((4, 4),)), {"unfolded": 3, "tile": 2**23}),
-    # Windows of four cells, whose roots of unity are exact: several of them, some beside each other for a dilation, in tiles, whose
-    # products are taken in turns, and in one.
+    # Windows of four cells, whose roots of unity are exact: several of them, some beside each other for a dilation, in tiles,
+    # whose products are taken in turns, and in one.
     ("fourier", Geometry(2, 1, (2, 1), (7,), (2,), (1,), (1,), ((1, 1),)), {"unfolded": 4}),
     ("fourier", Geometry(1, 2, (1, 2), (6,), (3,), (1,), (2,), ((2, 1),)), {"unfolded": 4, "tile": 2**23}),
     ("fourier", Geometry(1, 2, (2, 1), (6,), (2,), (1,), (1,), ((0, 1),)), {"unfolded": 4, "channels_last": True}),
@@ -118,8 +118,8 @@ def of_engine(name: str, geometry: Geometry, **options: Any) -> Iterator[Proof]:
     layout = "".join(f", {key}".replace("_", " ") for key, value in options.items() if value is True)
     layout += ", on an accelerator" if convolution.on_accelerator else ""
     for unfolded in range(1 + geometry.rank) if name == "fold" else [convolution.unfolded]:
-        ways = {"fold": "axes unfolded", "fourier": "cells a window", "phases": "blocks or cells a window"}
-        of = ways.get(name, "blocks")
+        inner = replace(convolution.of_phases if name == "phases" else convolution, unfolded=unfolded)
+        of = "axes unfolded" if name == "fold" else "cells a window" if inner.has_frequencies else "blocks"
         told = layout + (f", {unfolded} {of}" if unfolded else "")
         strides = {"output": (), "input_gradient": geometry.stride, "weight_gradient": geometry.stride[unfolded:]}
         for part, source, result, tensors, shapes, shape in table:

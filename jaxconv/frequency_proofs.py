@@ -45,7 +45,8 @@ def verdict(cells: int, taps: int) -> Verdict:
         for m in range(sizes[2]):
             left, true = reduced((both * of_cells[:, m]).sum()), int(m == i + j)
             if left != true:
-                different = Counterexample("matrices", (j, i, m), left.as_expr(), sp.Integer(true))
+                where = f"{taps} taps and {cells} cells"
+                different = Counterexample("matrices", (j, i, m), where, str(left), str(true))
                 return Verdict("refuted", statement, math.prod(sizes), None, different)
     return Verdict("proven", statement, math.prod(sizes), None)
 

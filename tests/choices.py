@@ -22,6 +22,6 @@ def named(convolution: Convolution, weight: tuple[int, ...], batch: int) -> tupl
     told = []
     for module, own in chosen(convolution, weight, batch):
         name = module.__name__.rpartition(".")[2]
-        name += f" {own.unfolded}" if name in ("fold", "phases", "blocks") else ""
+        name += f" {own.unfolded}" if name in ("fold", "phases", "blocks", "fourier") else ""
         told.append(f"{name} moved" if own.channels_moved else name)
     return tuple(told)

@@ -124,9 +124,14 @@ LARGE = [
     ("many taps of one channel", (8, 1, 3200), (80, 1, 251), {}),
     ("few channels for many", (64, 3, 64, 64), (192, 3, 3, 3), {"padding": 1}),
     ("few channels for many, of small images", (128, 4, 32, 32), (256, 4, 3, 3), {"padding": 1}),
-    ("blocks", (8, 64, 4000), (64, 64, 25), {"padding": 12}),
-    ("blocks of one signal at a time", (4, 64, 20000), (64, 64, 46), {"padding": 23}),
-    ("blocks of phases", (16, 16, 8000), (64, 16, 64), {"stride": 2}),
+    ("blocks", (8, 64, 4000), (64, 64, 9), {"padding": 4}),
+    ("blocks of one signal at a time", (4, 64, 20000), (64, 64, 12), {"padding": 6}),
+    ("blocks of phases", (16, 16, 8000), (64, 16, 16), {"stride": 2}),
+    ("windows", (8, 64, 4000), (64, 64, 25), {"padding": 12}),
+    ("windows of one signal at a time", (4, 64, 20000), (64, 64, 46), {"padding": 23}),
+    ("windows of phases", (16, 16, 8000), (64, 16, 64), {"stride": 2}),
+    ("windows of many short signals", (64, 64, 200), (192, 64, 31), {"padding": 15}),
+    ("few windows of many channels out", (2, 16, 8000), (192, 16, 41), {"padding": 20}),
     ("image", (1, 16, 4096, 4096), (16, 16, 3, 3), {"padding": 1}),
 ]
 
@@ -263,6 +268,16 @@ for told in sys.argv[1:]:
             kinds(partial(image_by_parts(engine.output, 0), c), (x, w), (split, whole), split),
             kinds(partial(image_by_parts(engine.input_gradient, 1), c), (w, g), (whole, split), split),
             kinds(partial(sum_by_parts(engine.weight_gradient), c), (x, g), (split, split), whole))
+# Windows of a signal, whose products are taken in turns, of all samples or of some.
+from jaxconv.engines import fourier
+for last in (False, True):
+    for tile, parts in ((2**23, 1), (2**15, 1), (2**15, 2)):
+        c = Convolution(make_window((5,), 1, 2, 1, 1), (96,), 1, None, jnp.float32, jnp.float32, last, tile=tile, unfolded=16,
+            parts=parts, calls=True, spread=True)
+        x, w = c.shape(16, (96,), 8), (8, 8, 5)
+        print("windows", kinds(partial(image_by_parts(fourier.output, 0), c), (x, w), (split, whole), split),
+            kinds(partial(image_by_parts(fourier.input_gradient, 1), c), (w, x), (whole, split), split),
+            kinds(partial(sum_by_parts(fourier.weight_gradient), c), (x, x), (split, split), whole))
 # An input gradient at a stride, some channels at a time.
 from jaxconv.engines import fold
 for last in (False, True):
@@ -299,6 +314,7 @@ def test_a_sharded_batch_stays_where_it_is():
     """On 8 devices: no collective in the output and the input gradient, and one all-reduce in the weight gradient."""
     tiles = (f"{2**23} 1", f"{2**12} 1", f"{2**12} 2")
     expected = [f"{name} {tile} [] [] ['all-reduce']" for name in (*NAMES, *WAYS) for tile in tiles]
+    expected += ["windows [] [] ['all-reduce']"] * 6
     expected += ["channels []"] * 2 + ["samples [] []"] * 2 + ["short rows ['all-reduce']"] * 4
     assert on_eight(SHARDED, *NAMES, *WAYS) == expected
 

@@ -63,9 +63,8 @@ def weight_gradient(convolution: Convolution, input: Array, cotangent: Array) ->
         given = _cut(convolution, cotangent, place.cells(length), windows, of.out.shape[1], new)
 
         def some(own: Matrices, total: Array) -> Array:
-            factors = (_transformed(convolution, matrix, array, 0 if last else 5)
-                       for matrix, array in ((own.out, given), (own.cells, seen)))  # fmt: skip
-            gradient = lax.dot_general(*factors, ((terms, terms), ((0, 1), (0, 1))), **convolution.dot)
+            left, right = _to_frequencies(convolution, own.out, given), _to_frequencies(convolution, own.cells, seen)
+            gradient = lax.dot_general(left, right, ((terms, terms), ((0, 1), (0, 1))), **convolution.dot)
             return total + _transformed(convolution, own.taps.T, gradient, 0)
 
         return _by_turns(convolution, count, of, some, total)
@@ -92,10 +91,10 @@ def _sum(
     count = turns(convolution, kernel.size // convolution.window.taps + batch * windows * (given + made))
     axes = ((5,), (1 + channels,)) if last else ((1 + channels,), (2,))
 
-    def to_frequencies(own: Matrices) -> Array:
+    def of_kernel(own: Matrices) -> Array:
         return _transformed(convolution, own.taps, kernel, 3)
 
-    whole = to_frequencies(_as_arrays(convolution, of)) if count == 1 else None
+    whole = of_kernel(_as_arrays(convolution, of)) if count == 1 else None
 
     def finished(outputs: Array) -> Array:
         return convolution.finished(_as_image(convolution, outputs, length), bias)
@@ -105,13 +104,9 @@ def _sum(
         seen = _cut(convolution, image, convolution.window.cells(0, place, length), windows, convolution.unfolded)
 
         def some(own: Matrices, total: Array | None) -> Array:
-            factors = (
-                to_frequencies(own) if whole is None else whole,
-                _transformed(convolution, own.cells, seen, 0 if last else 5),
-            )
-            product = lax.dot_general(
-                *(factors[::-1] if last else factors), (axes, ((0, 1), (0, 1))), **convolution.dot
-            )
+            left, right = of_kernel(own) if whole is None else whole, _to_frequencies(convolution, own.cells, seen)
+            left, right = (right, left) if last else (left, right)
+            product = lax.dot_general(left, right, (axes, ((0, 1), (0, 1))), **convolution.dot)
             outputs = _transformed(convolution, own.out.T, product, 0)
             return outputs if total is None else total + outputs
 
@@ -158,6 +153,11 @@ def _transformed(convolution: Convolution, matrix: Array, array: Array, axis: in
     return lax.dot_general(matrix, array, (((1,), (axis,)), ((), ())), **convolution.dot)
 
 
+def _to_frequencies(convolution: Convolution, matrix: Array, windows: Array) -> Array:
+    """The product of a matrix and the cells of windows, which are the first axis with channels last, and else the last one."""
+    return _transformed(convolution, matrix, windows, 0 if convolution.channels_last else windows.ndim - 1)
+
+
 def _grid(convolution: Convolution, batch: int, given: int, made: int) -> Tiles:
     """Tiles of whole windows, which with their outputs have half of the room."""
     step, (size,), groups = _outputs(convolution), convolution.out_spatial, convolution.groups
@@ -180,8 +180,8 @@ def _windows(convolution: Convolution, length: int) -> int:
 def _cut(
     convolution: Convolution, image: Array, cells: Cells, windows: int, size: int, new: Array | None = None
 ) -> Array:
-    """So many windows of `size` cells of an image, from the first of some `cells` on, as (g, channels, N, dilation, windows, size),
-    or (size, g, N, windows, dilation, channels) with channels last.
+    """So many windows of an image, of `size` cells, from the first of `cells` on: (g, channels, N, dilation, windows, size), or
+    (size, g, N, windows, dilation, channels) with channels last.
 
     Where windows have as many cells as outputs, they do not overlap, and have zeros behind the last of the cells and where those
     are not `new`.
