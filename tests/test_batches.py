@@ -3,6 +3,7 @@
 import importlib
 import math
 import sys
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import pytest
 from choices import PARTS, chosen
 from hypothesis import given
 from hypothesis import strategies as st
-from jax import export
+from jax import export, lax
 from layers import layer
 
 import jaxconv
@@ -91,14 +92,10 @@ def test_parts_are_for_a_cpu(platform, loops):
         ((2, 64, 32000), (64, 64, 5), 1, (1, 1, 1)),
         # A small U is whole.
         ((128, 16, 200), (128, 16, 3), 1, (1, 1, 1)),
-        # Blocks of a signal: whole, of 6 MB or a single one of 20 MB, less than a quarter of U with copies of the weight.
-        ((16, 64, 1280), (64, 64, 16), 1, (8, 16, 16)),
-        ((4, 128, 4097), (128, 128, 11), 1, (4, 4, 1)),
-        ((4, 128, 4098), (128, 128, 11), 1, (4, 1, 1)),
-        ((4, 128, 4561), (128, 128, 11), 1, (1, 1, 1)),
-        # A longer one in tiles of all, or of one where more than a twelfth would be beyond the end.
-        ((4, 64, 20000), (64, 64, 45), 1, (1, 1, 1)),
-        ((4, 64, 20000), (64, 64, 46), 1, (4, 4, 1)),
+        # Windows of a signal: some samples that, with what their products are, have less than a quarter of U; or all, in tiles.
+        ((16, 64, 1280), (64, 64, 16), 1, (4, 4, 4)),
+        ((64, 64, 200), (192, 64, 31), 1, (4, 8, 4)),
+        ((4, 64, 20000), (64, 64, 46), 1, (1, 1, 1)),
         # Other images in single samples, or some of 6 MB: where no axis is unfolded, in `stream`, and where a tile would
         # have fewer than 32 positions of each, or 64 of a volume.
         ((32, 16, 42, 42), (256, 16, 3, 3), 1, (16, 16, 16)),
@@ -113,6 +110,25 @@ def test_parts_are_for_a_cpu(platform, loops):
 )
 def test_the_rule_takes_many_small_samples_in_parts(input, weight, stride, expected):
     convolution = layer(input, weight, 0, input[1] // weight[1], stride)
+    assert tuple(own.parts for _, own in chosen(convolution, weight, input[0])) == expected
+
+
+@pytest.mark.parametrize(
+    ("input", "weight", "stride", "expected"),
+    [
+        # Blocks of a signal: whole, of 6 MB or a single one of 20 MB, less than a quarter of U with copies of the weight.
+        ((16, 64, 1280), (64, 64, 16), 1, (8, 16, 16)),
+        ((4, 128, 4097), (128, 128, 11), 1, (4, 4, 1)),
+        ((4, 128, 4098), (128, 128, 11), 1, (4, 1, 1)),
+        ((4, 128, 4561), (128, 128, 11), 1, (1, 1, 1)),
+        # A longer one in tiles of all, or of one where more than a twelfth would be beyond the end.
+        ((4, 64, 20000), (64, 64, 45), 1, (1, 1, 1)),
+        ((4, 64, 20000), (64, 64, 46), 1, (4, 4, 1)),
+    ],
+)
+def test_the_rule_takes_blocks_of_signals_in_parts(input, weight, stride, expected):
+    """As windows are not taken to frequencies where the highest precision is asked for."""
+    convolution = replace(layer(input, weight, stride=stride), precision=lax.Precision.HIGHEST)
     assert tuple(own.parts for _, own in chosen(convolution, weight, input[0])) == expected
 
 

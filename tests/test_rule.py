@@ -5,6 +5,7 @@ from dataclasses import replace
 import jax.numpy as jnp
 import pytest
 from choices import named
+from jax import lax
 from layers import layer
 
 from jaxconv import choice
@@ -261,17 +262,6 @@ def test_the_rule_for_a_small_u(input, weight, stride, expected):
         # Few channels out, in signals of a large U too.
         ((16, 64, 3000), (8, 64, 8), 1, ("fold 0", "fold 1", "fold 0")),
         ((16, 64, 3000), (8, 64, 9), 1, ("fold 0", "fold 1", "fold 0")),
-        # Blocks: where they save a twenty-fifth, also of the phases of a stride.
-        ((16, 48, 3000), (70, 48, 9), 1, ("blocks 3", "blocks 3", "blocks 3")),
-        ((16, 48, 3000), (71, 48, 9), 1, ("fold 1", "blocks 3", "blocks 3")),
-        ((16, 48, 3000), (116, 48, 9), 1, ("fold 1", "blocks 3", "blocks 3")),
-        ((16, 48, 3000), (117, 48, 9), 1, ("fold 1", "blocks 3", "fold 1")),
-        ((16, 48, 3000), (31, 48, 9), 1, ("blocks 3", "fold 1", "blocks 3")),
-        ((8, 32, 6000), (174, 32, 32), 2, ("phases 1", "phases 4", "phases 2")),
-        ((8, 32, 6000), (175, 32, 32), 2, ("phases 1", "phases 4", "phases 2")),
-        # What the products beyond the ends cost counts.
-        ((64, 48, 200), (48, 48, 96), 1, ("fold 1", "blocks 12", "blocks 8")),
-        ((64, 48, 900), (48, 48, 96), 1, ("blocks 8", "blocks 8", "blocks 8")),
         # All that an image's taps see is copied where that is no more than a sixth dearer than to fold an axis.
         ((32, 16, 56, 56), (14, 16, 7, 7), 2, ("fold 2", "fold 0", "stream")),
         ((32, 16, 56, 56), (13, 16, 7, 7), 2, ("fold 1", "fold 0", "stream")),
@@ -283,6 +273,28 @@ def test_the_rule_for_a_small_u(input, weight, stride, expected):
 )
 def test_the_rule_for_a_large_u(input, weight, stride, expected):
     assert named(layer(input, weight, stride=stride), weight, input[0]) == expected
+
+
+@pytest.mark.parametrize(
+    ("input", "weight", "stride", "expected"),
+    [
+        # Blocks: where they save a twenty-fifth, also of the phases of a stride.
+        ((16, 48, 3000), (70, 48, 9), 1, ("blocks 3", "blocks 3", "blocks 3")),
+        ((16, 48, 3000), (71, 48, 9), 1, ("fold 1", "blocks 3", "blocks 3")),
+        ((16, 48, 3000), (116, 48, 9), 1, ("fold 1", "blocks 3", "blocks 3")),
+        ((16, 48, 3000), (117, 48, 9), 1, ("fold 1", "blocks 3", "fold 1")),
+        ((16, 48, 3000), (31, 48, 9), 1, ("blocks 3", "fold 1", "blocks 3")),
+        ((8, 32, 6000), (174, 32, 32), 2, ("phases 1", "phases 4", "phases 2")),
+        ((8, 32, 6000), (175, 32, 32), 2, ("phases 1", "phases 4", "phases 2")),
+        # What the products beyond the ends cost counts.
+        ((64, 48, 200), (48, 48, 96), 1, ("fold 1", "blocks 12", "blocks 8")),
+        ((64, 48, 900), (48, 48, 96), 1, ("blocks 8", "blocks 8", "blocks 8")),
+    ],
+)
+def test_the_rule_for_blocks_of_a_large_u(input, weight, stride, expected):
+    """As windows are not taken to frequencies where the highest precision is asked for."""
+    precise = replace(layer(input, weight, stride=stride), precision=lax.Precision.HIGHEST)
+    assert named(precise, weight, input[0]) == expected
 
 
 @pytest.mark.parametrize(
