@@ -6,6 +6,7 @@
 | at most 16 pairs of channels in and out a group, and few terms to add (`is_added_up`) | `taps` | too little to multiply |
 | few channels summed or made of long rows, or at a stride (`is_of_few_channels`) | `taps` | U is not written |
 | a long kernel at a stride that divides it (`_takes_phases`) | `phases` | copies without gaps, and fewer |
+| a long kernel of a signal, where that costs two thirds (`fourier_rule.cells_of_windows`) | `fourier` | a fifth of the products |
 | a long kernel of a signal, where that saves a twenty-fifth (`_blocks_that_save`) | `blocks` | b + K / b copies for K |
 | gradients with channels last, a weight as large as a small U (`_has_weight_of_u`) | `materialise` | the weight is not moved |
 | windows side by side, U at most 16 MB (`_is_view`) | `materialise` | U is a view |

@@ -60,8 +60,10 @@ def conv(
         data_format: "channels_first", as the shapes here say, or "channels_last" for input and output `(N, *spatial, C)` or
             `(*spatial, C)`, which costs no transpose. The weight is the same.
         engine: in which order the sums are taken: "auto" (by the rule of `jaxconv.choice`), "stream", "fold", "taps",
-            "batched", "blocks", "phases" or "materialise".
-        precision: of the products, as in `jax.lax.dot_general`; of a tuple for (input, weight) the higher one is for both.
+            "batched", "blocks", "fourier", "phases" or "materialise". Of "fourier", which "auto" takes for long kernels of
+            signals, an output has the rounding error of the largest one near it, and an infinity or NaN spoils what is near it.
+        precision: of the products, as in `jax.lax.dot_general`; of a tuple for (input, weight) the higher one is for both. With
+            "highest" "auto" never takes "fourier".
         preferred_element_type: dtype of the result, and of the sums that it is rounded from where those are not wider:
             the input's (the default) or a wider one of its kind. Sums are carried in float32 at least and rounded once.
 

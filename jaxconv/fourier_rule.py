@@ -24,13 +24,10 @@ def cells_of_windows(convolution: Convolution, part: str, weight: tuple[int, ...
     """Of how many cells windows cost least, where that is a third less than what `blocks` would cost, or else None. Not of 16-bit
     numbers, nor for a gradient for every sample, nor where the highest precision is asked for, as every output of a window is
     rounded as its largest one is."""
-    window, precise = (
-        convolution.window,
-        lax.Precision.HIGHEST in (convolution.precision, *_pair(convolution.precision)),
-    )
+    window = convolution.window
     if window.rank > 1 or max(window.stride) > 1 or window.taps == 1 or 2 * window.taps > _CELLS[-1]:
         return None
-    if convolution.mapped > 1 or convolution.has_half or precise:
+    if convolution.mapped > 1 or convolution.has_half or _is_highest(convolution.precision):
         return None
     cost, cells = _cheapest(convolution, part, weight, batch)
     return cells if cost <= _LEFT * cost_of_blocks(convolution, part, weight) else None
@@ -45,8 +42,12 @@ def cheapest_windows(convolution: Convolution, part: str, weight: tuple[int, ...
     return _cheapest(convolution, part, weight, batch)[1]
 
 
-def _pair(precision: Any) -> tuple[Any, ...]:
-    return precision if isinstance(precision, tuple) else ()
+def _is_highest(precision: Any) -> bool:
+    """Whether a precision, which may be a name or the algorithm of a product, is the highest."""
+    try:
+        return lax.Precision(precision) == lax.Precision.HIGHEST
+    except ValueError:
+        return False
 
 
 def _cheapest(convolution: Convolution, part: str, weight: tuple[int, ...], batch: int) -> tuple[float, int]:

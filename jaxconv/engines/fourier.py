@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from jaxconv.convolution import Convolution
@@ -134,15 +135,15 @@ def _by_turns(
     total: Array | None = None,
 ) -> Array:
     """What `some` makes of the rows of matrices, so many parts of these in turn, and added up."""
-    of = _as_arrays(convolution, of)
     if count == 1:
-        return some(of, total)
+        return some(_as_arrays(convolution, of), total)
     rows = -(-len(of.cells) // count)
-    # Products of nothing.
-    of = Matrices(*(jnp.pad(matrix, ((0, rows * count - len(matrix)), (0, 0))) for matrix in of))
+    # With products of nothing at the end.
+    whole = (np.pad(matrix, ((0, rows * count - len(matrix)), (0, 0))) for matrix in of)
+    arrays = _as_arrays(convolution, Matrices(*whole))
 
     def turn(index: Start, total: Array) -> Array:
-        return some(Matrices(*(piece(matrix, index * rows, rows, 0) for matrix in of)), total)
+        return some(Matrices(*(piece(matrix, index * rows, rows, 0) for matrix in arrays)), total)
 
     return lax.fori_loop(1, count, turn, turn(0, total))  # type: ignore[arg-type]
 
