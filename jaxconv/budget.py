@@ -181,7 +181,7 @@ def _parts_of_windows(convolution: Convolution, part: str, weight: tuple[int, ..
     """Of a signal in windows: in parts of as many samples as half of a tile has room for, or in tiles of all if that is none."""
     tile, size = tile_of_windows(convolution, weight, batch), jnp.dtype(convolution.accumulate).itemsize
     (given, made), (positions,) = channels_of(convolution, part, weight), positions_of(convolution, part)
-    windows = windows_of(convolution, part) * numbers_of_window(convolution, given, made)
+    windows = windows_of(convolution, positions) * numbers_of_window(convolution, given, made)
     if size * batch * convolution.groups * windows <= tile // 2:
         return 1, tile
     sample = size * convolution.groups * (windows + given * positions)

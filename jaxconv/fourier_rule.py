@@ -9,8 +9,8 @@ from jax import lax
 
 from jaxconv.budget import tile_of_windows
 from jaxconv.convolution import Convolution
-from jaxconv.counts import channels_of, cost_of_blocks
-from jaxconv.frequencies import numbers_of_window, products, turns, windows_of
+from jaxconv.counts import channels_of, cost_of_blocks, positions_of
+from jaxconv.frequencies import numbers_of_window, outputs_of, products, turns, windows_of
 
 # Cells of a window: powers of two and half as many again. To take more to frequencies is much to multiply, and to compile.
 _CELLS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -59,7 +59,8 @@ def _cheapest(convolution: Convolution, part: str, weight: tuple[int, ...], batc
 def _cost(convolution: Convolution, part: str, weight: tuple[int, ...], batch: int) -> float:
     """Of a sample in windows of `unfolded` cells, in cells that are copied."""
     cells, (given, made) = convolution.unfolded, channels_of(convolution, part, weight)
-    outputs, count, windows = cells - convolution.window.taps + 1, products(cells), windows_of(convolution, part)
+    (positions,), count, outputs = positions_of(convolution, part), products(cells), outputs_of(convolution)
+    windows = windows_of(convolution, positions)
     pairs, groups, size = given * made, convolution.groups, jnp.dtype(convolution.accumulate).itemsize
     numbers = size * groups * numbers_of_window(convolution, given, made)
     tiles = math.ceil(2 * batch * windows * numbers / convolution.tile)

@@ -13,7 +13,6 @@ complex one, which is three real products, after Gauss: with sums r = a c - b d 
 with 3 n / 2 - 1 products p in place of k l. `jaxconv/frequency_proofs.py` proves that sum for these very matrices.
 """
 
-import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -21,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxconv.convolution import Convolution
-from jaxconv.counts import positions_of
 
 
 def products(cells: int) -> int:
@@ -29,17 +27,21 @@ def products(cells: int) -> int:
     return 3 * cells // 2 - 1
 
 
-def windows_of(convolution: Convolution, part: str) -> int:
-    """How many windows of `unfolded` cells a sample has."""
-    (taps,), (dilation,) = convolution.window.kernel, convolution.window.dilation
-    (positions,) = positions_of(convolution, part)
-    return dilation * math.ceil(-(-positions // dilation) / (convolution.unfolded - taps + 1))
+def outputs_of(convolution: Convolution) -> int:
+    """How many outputs a window of `unfolded` cells has."""
+    return convolution.unfolded - convolution.window.taps + 1
+
+
+def windows_of(convolution: Convolution, positions: int) -> int:
+    """How many windows so many neighbouring outputs are of: as many beside each other as the dilation has cells."""
+    (dilation,) = convolution.window.dilation
+    return dilation * -(-positions // (dilation * outputs_of(convolution)))
 
 
 def numbers_of_window(convolution: Convolution, given: int, made: int) -> int:
     """How many numbers of a group a window of `unfolded` cells has in memory for all of its products: cells, and outputs, which
     are moved, twice."""
-    return convolution.unfolded * given + 2 * (convolution.unfolded - convolution.window.taps + 1) * made
+    return convolution.unfolded * given + 2 * outputs_of(convolution) * made
 
 
 def turns(convolution: Convolution, numbers: int) -> int:

@@ -102,7 +102,8 @@ def test_rounding_is_that_of_the_sum(cells, taps):
         double = replace(own, result=jnp.dtype("float64"), accumulate=jnp.dtype("float64"))
         plain = importlib.import_module("jaxconv.engines.materialise")
         exact = plain.output(double, jnp.asarray(input, jnp.float64), jnp.asarray(weight, jnp.float64))
-    errors = [np.abs(engine.output(own, input, weight) - exact).max() for engine in (fourier, plain)]
+    given = jnp.asarray(input), jnp.asarray(weight)
+    errors = [np.abs(engine.output(own, *given) - exact).max() for engine in (fourier, plain)]
     assert 0 < errors[0] < 2 * errors[1]
 
 
@@ -112,7 +113,7 @@ def test_an_infinity_spoils_its_windows_and_no_others():
     generator = np.random.default_rng(0)
     input, weight = (normal(generator, shape, np.float32) for shape in ((1, 2, 100), (3, 2, 5)))
     input[0, 1, 40] = np.inf
-    finite = np.isfinite(fourier.output(own, input, weight)).all((0, 1))
+    finite = np.asarray(jnp.isfinite(fourier.output(own, jnp.asarray(input), jnp.asarray(weight))).all((0, 1)))
     # Cell 40 is in the windows whose outputs are 36 to 47, all of which begin at 36 or before.
     windows = np.arange(96) // 12
     spoilt = (12 * windows <= 40) & (12 * windows + 16 > 40)
