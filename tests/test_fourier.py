@@ -6,6 +6,7 @@ from dataclasses import replace
 import choices
 import jax
 import jax.numpy as jnp
+import memory
 import numpy as np
 import pytest
 from choices import named
@@ -127,6 +128,19 @@ def test_an_infinity_spoils_its_windows_and_no_others():
 def test_turns_have_half_of_a_tile(numbers, expected):
     """Of 23 products, of single precision in 16 MB."""
     assert turns(layer((1, 8, 400), (8, 8, 5), unfolded=16, tile=2**24), numbers) == expected
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["channels_first", "channels_last"])
+@pytest.mark.parametrize(
+    ("input", "weight"), [((64, 64, 200), (192, 64, 31)), ((16, 96, 250), (96, 96, 20)), ((8, 64, 1000), (64, 64, 41))]
+)
+def test_temporaries_of_short_signals_are_a_quarter_of_u_at_most(input, weight, last):
+    """Whose input and output are little beside U."""
+    own = layer(input, weight, weight[-1] // 2, channels_last=last, platform="cpu")
+    assert any(name.startswith("fourier") for name in named(own, weight, input[0]))
+    temporaries, u, _, _ = memory.of_vjp(input, weight, {"padding": weight[-1] // 2}, last, jnp.float32)
+    assert u > 2**24
+    assert temporaries <= u / 4
 
 
 SIZES = [
