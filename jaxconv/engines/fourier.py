@@ -178,24 +178,19 @@ def _cut(
     """So many windows of an image, of `size` cells, from the first of `cells` on: (g, channels, N, dilation, windows, size), or
     (size, g, N, windows, dilation, channels) with channels last.
 
-    Where windows have as many cells as outputs, they do not overlap, and have zeros behind the last of the cells and where those
-    are not `new`.
+    Windows of as many cells as outputs do not overlap. Tiles are of whole windows, but for one of all, behind which there are
+    zeros; and so they are where cells are not `new`.
     """
     last, groups, dilation = convolution.channels_last, convolution.groups, convolution.window.dilation[0]
     batch, _, channels = convolution.sizes(image)
     outputs, side_by_side = outputs_of(convolution), windows // dilation
     blocks = side_by_side + -(-size // outputs) - 1
-    start, count, bounds = cells
-    whole = blocks * outputs * dilation
-    count = count if size == outputs else whole
+    start, _, bounds = cells
 
     def windowed(cells: list[Cells], image: Array) -> Array:
         part = convolution.cut(image, cells)
         if new is not None:
             part = jnp.where(new[:, None] if last else new, part, jnp.zeros((), part.dtype))
-        behind = [(0, 0, 0)] * 3
-        behind[convolution.first_spatial] = (0, whole - count, 0)
-        part = lax.pad(part, jnp.zeros((), part.dtype), behind)
         if last:
             part = part.reshape(batch, blocks, outputs, dilation, groups, channels // groups)
             part, at, cell = jnp.transpose(part, (2, 4, 0, 1, 3, 5)), 3, 0
@@ -206,7 +201,7 @@ def _cut(
         parts = [lax.slice_in_dim(part, first, first + side_by_side, axis=at) for first in starts]
         return lax.slice_in_dim(jnp.concatenate(parts, cell), 0, size, axis=cell)
 
-    return convolution.as_call_at(windowed, [(start, count, bounds)], image)
+    return convolution.as_call_at(windowed, [(start, blocks * outputs * dilation, bounds)], image)
 
 
 def _as_image(convolution: Convolution, outputs: Array, length: int) -> Array:
