@@ -1,7 +1,7 @@
 """What a convolution copies and multiplies, in cells: what the rule and the sizes of tiles go by."""
 
 import math
-import operator
+from collections.abc import Callable, Iterator
 
 from jax import Array, ShapeDtypeStruct
 
@@ -141,26 +141,31 @@ def cells_in_blocks(window: Window, count: int, given: int, other: int) -> int:
 def cheapest_blocks(convolution: Convolution, part: str, weight: tuple[int, ...]) -> tuple[int, float]:
     """In how many blocks the least of a signal's kernel is moved and multiplied, and how much of what `fold` would have, whose
     axis is unfolded or not, whichever moves less."""
-    window = convolution.window
-    counts = filter(window.has_blocks, range(1, window.taps + 1))
-    count = min(counts, key=lambda count: _cost_of_blocks(convolution, part, weight, count))
-    of_fold = 1 if fewest_moved(convolution, part, weight, 1) else window.taps
-    costs = (_cost_of_blocks(convolution, part, weight, blocks) for blocks in (count, of_fold))
-    return count, operator.truediv(*costs)
+    cost = _cost_of_blocks(convolution, part, weight)
+    count = min(_counts_of_blocks(convolution.window), key=cost)
+    of_fold = 1 if fewest_moved(convolution, part, weight, 1) else convolution.window.taps
+    return count, cost(count) / cost(of_fold)
 
 
 def cost_of_blocks(convolution: Convolution, part: str, weight: tuple[int, ...]) -> float:
     """What a sample costs, in cells that are copied, in as many blocks of a signal's kernel as are cheapest."""
-    count, _ = cheapest_blocks(convolution, part, weight)
-    return _cost_of_blocks(convolution, part, weight, count)
+    return min(map(_cost_of_blocks(convolution, part, weight), _counts_of_blocks(convolution.window)))
 
 
-def _cost_of_blocks(convolution: Convolution, part: str, weight: tuple[int, ...], count: int) -> float:
-    """The same in so many blocks, counted as in `cheapest_at_stride`."""
+def _counts_of_blocks(window: Window) -> Iterator[int]:
+    return filter(window.has_blocks, range(1, window.taps + 1))
+
+
+def _cost_of_blocks(convolution: Convolution, part: str, weight: tuple[int, ...]) -> Callable[[int], float]:
+    """The same, of so many blocks, counted as in `cheapest_at_stride`."""
     window, (given, other) = convolution.window, channels_of(convolution, part, weight)
     seen_by = convolution if part != "input_gradient" else convolution.turned(convolution.out_spatial)
     added = 1 if part == "weight_gradient" else _ADDED
-    taps, _ = window.block(count)
-    written = other if count == 1 else added * other * count
-    first, end = seen_by.window.seen_by_blocks(count, *seen_by.spatial)
-    return (end - first) * (given * taps + written + given * other * taps * count / _ROWS_A_COPY)
+
+    def cost(count: int) -> float:
+        taps, _ = window.block(count)
+        written = other if count == 1 else added * other * count
+        first, end = seen_by.window.seen_by_blocks(count, *seen_by.spatial)
+        return (end - first) * (given * taps + written + given * other * taps * count / _ROWS_A_COPY)
+
+    return cost

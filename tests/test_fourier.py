@@ -1,6 +1,5 @@
 """A signal in windows at all frequencies: to the bit where roots of unity are exact, and else to rounding."""
 
-import importlib
 from dataclasses import replace
 
 import choices
@@ -18,7 +17,7 @@ from test_engines import check
 
 from jaxconv import frequency_proofs
 from jaxconv.convolution import Convolution
-from jaxconv.engines import fourier
+from jaxconv.engines import fourier, materialise
 from jaxconv.frequencies import matrices, of_waves, products, turns
 from jaxconv.window import make_window
 
@@ -101,10 +100,9 @@ def test_rounding_is_that_of_the_sum(cells, taps):
     own = layer(input.shape, weight.shape, tile=2**23, unfolded=cells)
     with jax.enable_x64(True):
         double = replace(own, result=jnp.dtype("float64"), accumulate=jnp.dtype("float64"))
-        plain = importlib.import_module("jaxconv.engines.materialise")
-        exact = plain.output(double, jnp.asarray(input, jnp.float64), jnp.asarray(weight, jnp.float64))
+        exact = materialise.output(double, jnp.asarray(input, jnp.float64), jnp.asarray(weight, jnp.float64))
     given = jnp.asarray(input), jnp.asarray(weight)
-    errors = [np.abs(engine.output(own, *given) - exact).max() for engine in (fourier, plain)]
+    errors = [np.abs(engine.output(own, *given) - exact).max() for engine in (fourier, materialise)]
     assert 0 < errors[0] < 2 * errors[1]
 
 
